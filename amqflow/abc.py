@@ -1,0 +1,334 @@
+"""The words all floors share: call, outcome, attempt, and the Protocols of the seams.
+
+Imports nothing of amqflow but the ground floor, so every room can speak of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+
+T = TypeVar("T")
+
+
+# -- states --------------------------------------------------------------------------------
+
+PENDING: Final = "PENDING"
+RECEIVED: Final = "RECEIVED"
+STARTED: Final = "STARTED"
+RETRY: Final = "RETRY"
+SUCCESS: Final = "SUCCESS"
+FAILURE: Final = "FAILURE"
+REVOKED: Final = "REVOKED"
+
+#: States that end a task within one epoch (Celery's READY_STATES).
+TERMINAL_STATES: Final = frozenset({SUCCESS, FAILURE, REVOKED})
+#: Terminal states whose result is an exception (Celery's PROPAGATE_STATES).
+PROPAGATE_STATES: Final = frozenset({FAILURE, REVOKED})
+
+
+class DeadReason(StrEnum):
+    """Why a worker parked a message; the value of the ``amqflow-dead-reason`` header."""
+
+    FAILED = "failed"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    UNDECODABLE = "undecodable"
+    UNKNOWN_TASK = "unknown-task"
+    INVALID_ARGUMENTS = "invalid-arguments"
+    POISON = "poison"
+    WORKFLOW = "workflow"
+    BLOB_MISSING = "blob-missing"
+
+
+# -- a call --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to run a task: what ``delay`` and ``apply_async`` hand to the dispatcher.
+
+    ``eta`` and ``expires`` are Unix seconds. ``None`` means "not given": the task's own option,
+    then the route, then the setting decides.
+    """
+
+    task: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    task_id: str | None = None
+    eta: float | None = None
+    expires: float | None = None
+    priority: int | None = None
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    headers: Mapping[str, Any] | None = None
+    retries: int = 0
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    #: Celery's dict form of signatures.
+    callbacks: Sequence[Mapping[str, Any]] = ()
+    errbacks: Sequence[Mapping[str, Any]] = ()
+    #: The rest of a chain, *last step first*, as protocol 2 carries it.
+    chain: Sequence[Mapping[str, Any]] = ()
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    ignore_result: bool | None = None
+    reply_to: str | None = None
+    shadow: str | None = None
+    compression: str | None = None
+    #: Seconds the confirm may take; None: the setting ``publish_timeout``.
+    timeout: float | None = None
+    #: Try again (same id) while the broker is away, until ``timeout``.
+    retry: bool = True
+
+
+# -- an attempt and how it ended -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionInfo:
+    """An exception as data: Celery's ``exc_type``, ``exc_message``, ``exc_module``.
+
+    ``args`` are the exception's own arguments where JSON can carry them, else its text.
+    """
+
+    type: str
+    module: str
+    args: tuple[Any, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of one task by one worker, before it starts.
+
+    ``number`` is the count of retries (0 for the first run). ``owner`` names the worker.
+    ``once``: refuse to run while another owner holds the lease (design 5.4).
+    """
+
+    id: str
+    epoch: int = 0
+    number: int = 0
+    owner: str = ""
+    once: bool = False
+    lease: float = 60.0
+    #: Celery's ``task_track_started``: let readers see STARTED.
+    track_started: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, or the state it is in; what a result store keeps for an id.
+
+    ``result`` is the value (SUCCESS) or the meta data of ``update_state`` (own states).
+    ``retry_at`` (Unix seconds) is set with RETRY, ``park`` where the message is to be parked,
+    ``reason`` is a sentence for people (``"expired"``, ``"revoked by …"``).
+    """
+
+    id: str
+    state: str
+    result: Any = None
+    exception: ExceptionInfo | None = None
+    traceback: str | None = None
+    epoch: int = 0
+    attempt: int = 0
+    retry_at: float | None = None
+    park: DeadReason | None = None
+    reason: str | None = None
+    #: Ids of the tasks this one sent, Celery's ``children``.
+    children: tuple[str, ...] = ()
+    parent_id: str | None = None
+    group_id: str | None = None
+    #: Unix seconds at which it ended.
+    date_done: float | None = None
+    #: Celery's dict form of the signature that takes this task's place (``self.replace``).
+    replaced_by: Mapping[str, Any] | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this ends the task within its epoch."""
+        return self.state in TERMINAL_STATES
+
+
+class Verdict(StrEnum):
+    """What a store answers when an attempt wants to begin."""
+
+    #: Run it; ``Claim.fence`` is its fencing number.
+    RUN = "run"
+    #: This attempt, or the whole task, has an outcome: do what ``Claim.outcome`` requires, ack.
+    SETTLED = "settled"
+    #: A later attempt or a higher epoch has begun: ack, nothing is left to do.
+    STALE = "stale"
+    #: ``once`` and another owner's lease is alive: come back later through the ladder.
+    BUSY = "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer of :meth:`ResultStore.begin` for one attempt."""
+
+    verdict: Verdict
+    fence: int = 0
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A request to store an outcome under the fence the attempt got."""
+
+    outcome: Outcome
+    fence: int
+    #: Address for stores that answer by message (``rpc``): the caller's reply queue.
+    reply_to: str | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer to one :class:`Finish`.
+
+    ``stored`` is the outcome that stands for this attempt: ours, or an earlier writer's.
+    ``refused``: a later owner holds the fence, or a later attempt or epoch stands; publish
+    nothing.
+    """
+
+    stored: Outcome
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCapabilities:
+    """What a result store can do, declared; the conformance suite holds it to this."""
+
+    #: ``begin``/``finish`` compare and set; False: every attempt runs, the last write stands.
+    fences: bool
+    #: Any process may read any result; False (``rpc``): only the caller its own.
+    shared: bool
+    #: Results outlive this process.
+    durable: bool
+
+
+@runtime_checkable
+class ResultStore(Protocol):
+    """Where outcomes are kept and waited for. One instance lives in one event loop.
+
+    Every method raises :class:`~amqflow.errors.StoreUnavailable` when the store cannot be used
+    now (hold and try again) and has a deadline of its own.
+    """
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What this store can do."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, or raise StoreUnavailable. May be called again after a close."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections and wake every waiter with StoreUnavailable."""
+        ...
+
+    async def begin(self, attempts: Sequence[Attempt]) -> list[Claim]:
+        """Claim a batch of attempts in one round trip, in order."""
+        ...
+
+    async def renew(self, attempts: Sequence[tuple[Attempt, int]]) -> list[bool]:
+        """Extend leases under their fences; False where the fence is no longer ours."""
+        ...
+
+    async def finish(self, finishes: Sequence[Finish]) -> list[Finished]:
+        """Compare-and-set a batch of outcomes (terminal, or RETRY) in one round trip."""
+        ...
+
+    async def set_state(self, outcome: Outcome) -> None:
+        """Show a state that ends nothing (STARTED, PROGRESS…); never over a terminal one."""
+        ...
+
+    async def get(self, task_id: str) -> Outcome | None:
+        """Return what is known of an id; None is Celery's PENDING."""
+        ...
+
+    async def wait(self, task_id: str, timeout: float | None) -> Outcome:
+        """Wait for a terminal outcome by push. Raises TimeoutError after ``timeout`` seconds."""
+        ...
+
+    async def forget(self, task_id: str) -> None:
+        """Drop what is kept of an id."""
+        ...
+
+    @property
+    def reply_to(self) -> str | None:
+        """The queue this process's replies come to (``rpc``), else None."""
+        ...
+
+
+# -- what a handle and a task need of the application --------------------------------------
+
+
+class LoopRunner(Protocol):
+    """Runs coroutines for blocking callers on the process's background loop."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T], *, twin: str) -> T:
+        """Block until done. ``twin`` names the async twin in the SyncInLoop error."""
+        ...
+
+
+class ResultReader(LoopRunner, Protocol):
+    """What an AsyncResult needs: reading, waiting, and saying why nothing came."""
+
+    async def fetch_outcome(self, task_id: str) -> Outcome | None:
+        """Return what the store knows of an id."""
+        ...
+
+    async def wait_outcome(self, task_id: str, timeout: float | None) -> Outcome:
+        """Wait for the terminal outcome, or raise TimeoutError."""
+        ...
+
+    async def forget_outcome(self, task_id: str) -> None:
+        """Drop a result from the store."""
+        ...
+
+    async def explain(self, task_id: str, queue: str | None) -> str:
+        """Say in a few words where a task without a result is likely to be."""
+        ...
+
+    def decode_result(self, task: str | None, value: Any) -> Any:
+        """Validate a result back by the task's return annotation, where one is known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A confirmed publish: the id, and the queue it was routed to (None: not known offline)."""
+
+    id: str
+    task: str
+    queue: str | None
+
+
+class Dispatcher(ResultReader, Protocol):
+    """Sends calls; the application is one. Raises PublishError kinds, never returns unconfirmed."""
+
+    async def send_call(self, call: Call) -> Sent:
+        """Route, encode and publish one call, and return after the broker's confirm."""
+        ...
+
+    async def send_calls(self, calls: Sequence[Call]) -> list[Sent]:
+        """Publish many calls pipelined; raises PublishGroupError when some were refused."""
+        ...
+
+
+class StateSetter(Protocol):
+    """Shows an own state of a running task (``self.update_state``), from any thread."""
+
+    def __call__(self, task_id: str, state: str, meta: Any) -> None:
+        """Store ``state`` with ``meta``; blocking outside a loop, scheduled inside one."""
+        ...

@@ -1,0 +1,207 @@
+"""Every error amqflow raises: one root, one sentence each on when it is raised.
+
+Errors of libraries are translated once, at the door that meets them, with ``from exc``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class AmqflowError(Exception):
+    """The root of every error amqflow raises on purpose."""
+
+
+# -- configuration -------------------------------------------------------------------------
+
+
+class ConfigurationError(AmqflowError):
+    """A setting, URL, option or file is wrong; the message names the place and the way out."""
+
+
+class TopologyError(ConfigurationError):
+    """A topology cannot work as written, or a route does not lead to exactly one queue."""
+
+
+class TopologyMismatch(TopologyError):
+    """The broker holds an exchange or queue whose arguments differ from what is declared."""
+
+
+class UnknownTask(AmqflowError):
+    """A task of this name is not registered in this application."""
+
+
+class TaskAlreadyRegistered(ConfigurationError):
+    """Two different functions were registered under one task name."""
+
+
+class SyncInLoop(AmqflowError):
+    """A blocking call was made inside a running event loop; the message names its async twin."""
+
+
+class AppClosed(AmqflowError):
+    """The application was closed and can send nothing more."""
+
+
+# -- data ----------------------------------------------------------------------------------
+
+
+class InvalidArguments(AmqflowError, TypeError):
+    """The arguments of a call do not match the task's signature or annotations."""
+
+
+class InvalidResult(AmqflowError, TypeError):
+    """A task returned a value that its return annotation or the codec does not allow."""
+
+
+class EncodeError(AmqflowError, TypeError):
+    """A value cannot be written as JSON; the message says which one and where."""
+
+
+class Undecodable(AmqflowError, ValueError):
+    """A message cannot be read as a task: broken, too large, too deep, or of a foreign kind."""
+
+
+class MessageTooLarge(EncodeError):
+    """An encoded message is larger than the bound in force."""
+
+
+# -- the broker ----------------------------------------------------------------------------
+
+
+class BrokerError(AmqflowError):
+    """The root of what can go wrong between amqflow and the broker."""
+
+
+class BrokerUnavailable(BrokerError, ConnectionError):
+    """The broker cannot be reached, refused the login, or went away within the deadline."""
+
+
+class ChannelLost(BrokerError, ConnectionError):
+    """The channel or connection an operation ran on closed before the operation ended."""
+
+
+class AccessRefused(BrokerError):
+    """The broker's user may not do this (AMQP 403); the message names the permission."""
+
+
+class NotFound(BrokerError):
+    """An exchange or queue does not exist on the broker (AMQP 404)."""
+
+
+class PublishError(BrokerError):
+    """The root of the three ways a confirmed publish can fail."""
+
+
+class Unroutable(PublishError):
+    """No queue is bound for this exchange and routing key: the broker returned the message."""
+
+
+class PublishNacked(PublishError):
+    """The broker refused the message (basic.nack), for example by ``reject-publish``."""
+
+
+class PublishTimeout(PublishError, TimeoutError):
+    """The broker did not confirm before the deadline; the message may or may not be there."""
+
+
+# -- results -------------------------------------------------------------------------------
+
+
+class StoreError(AmqflowError):
+    """The root of what can go wrong between amqflow and a result store."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """The store cannot be used now (away, loading, read-only, out of memory): hold, try again."""
+
+
+class NoResultStore(StoreError):
+    """A result was asked for, and the application has no result store (``backend=None``)."""
+
+
+class ResultTimeout(AmqflowError, TimeoutError):
+    """``get()`` waited its time-out; the message says where the task is likely to be."""
+
+
+class TaskFailed(AmqflowError):
+    """A task failed with an error type that cannot be imported here."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        """Name the task's own error: ``type_name`` with its module, and its text."""
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        self.text = message
+
+    def __reduce__(self) -> tuple[type[TaskFailed], tuple[str, str]]:
+        """Rebuild from both parts: the default would pass the joined text only."""
+        return type(self), (self.type_name, self.text)
+
+
+class TaskRevoked(AmqflowError):
+    """The task was revoked, or expired, before it ran."""
+
+
+# -- inside a running task -----------------------------------------------------------------
+
+
+class Retry(AmqflowError):  # noqa: N818 - Celery's name
+    """Raised by ``self.retry()`` to end this attempt; not an error of the task."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        exc: BaseException | None = None,
+        when: float | None = None,
+    ) -> None:
+        """Carry the cause and the wall-clock second (Unix time) of the next attempt."""
+        super().__init__(message or (f"retry: {exc!r}" if exc else "retry"))
+        self.exc = exc
+        self.when = when
+
+
+class Ignore(AmqflowError):  # noqa: N818 - Celery's name
+    """Raised by a task to end without storing a result: the message is acked, nothing else."""
+
+
+class Reject(AmqflowError):  # noqa: N818 - Celery's name
+    """Raised by a task to park its message (``requeue=False``) or run it again later."""
+
+    def __init__(self, reason: str = "", *, requeue: bool = False) -> None:
+        """Say why, and whether the message goes back to its queue."""
+        super().__init__(reason)
+        self.reason = reason
+        self.requeue = requeue
+
+
+class MaxRetriesExceeded(AmqflowError):
+    """``self.retry()`` was called after the last allowed attempt and no exception was given."""
+
+
+class SoftTimeLimitExceeded(AmqflowError):
+    """Raised inside a task whose soft time limit has passed."""
+
+
+class TimeLimitExceeded(AmqflowError):
+    """A task ran over its hard time limit and was ended."""
+
+
+class ShutdownInProgress(AmqflowError):
+    """A running task was cut off by the second shutdown signal; its message was handed back."""
+
+
+# -- several at once -----------------------------------------------------------------------
+
+
+class PublishGroupError(PublishError):
+    """Some publishes of a batch failed; ``errors`` holds them in order, None where it worked."""
+
+    def __init__(self, errors: Sequence[BaseException | None]) -> None:
+        """Keep every outcome and lead the message with the first failure."""
+        failed = [error for error in errors if error is not None]
+        super().__init__(f"{len(failed)} of {len(errors)} publishes failed; first: {failed[0]}")
+        self.errors = tuple(errors)
