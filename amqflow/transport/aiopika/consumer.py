@@ -1,0 +1,277 @@
+"""Consumes one queue on a channel of its own, and comes back by itself when it was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import pamqp.frame
+import structlog
+from pamqp import commands
+
+from amqflow.backoff import Backoff
+from amqflow.errors import AmqflowError, BrokerUnavailable, ChannelLost
+from amqflow.transport.acks import AckBatch
+from amqflow.transport.aiopika.faults import translated
+from amqflow.transport.aiopika.frames import FrameTap, FrameWriter
+from amqflow.transport.seam import CALL_TIMEOUT, Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aiormq.abc import AbstractChannel
+
+    from amqflow.protocol import Envelope
+    from amqflow.transport.aiopika.admin import AioPikaAdmin
+    from amqflow.transport.aiopika.link import Link
+
+log = structlog.get_logger("amqflow.transport")
+
+#: Seconds between proofs that the broker still counts us among the queue's consumers.
+PROOF_INTERVAL: Final = 30.0
+
+
+class _Session:
+    """One channel's life: its outstanding tags (one generation of them) and its subscription."""
+
+    def __init__(
+        self,
+        channel: AbstractChannel,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        on_cancel: Callable[[], None],
+    ) -> None:
+        self.channel = channel
+        self.tag: str | None = None
+        self._queue = queue
+        self._number = channel.number
+        self._on_delivery = on_delivery
+        self._batch = AckBatch()
+        self.writer = FrameWriter(channel)
+        self.writer.collect = self._acks
+        FrameTap(channel, on_deliver=self._on_deliver, on_cancel=on_cancel)
+        channel.closing.add_done_callback(lambda _: self.writer.close())
+
+    @property
+    def live(self) -> bool:
+        return not self.channel.is_closed
+
+    def _on_deliver(self, method: Any, envelope: Envelope) -> None:
+        tag: int = method.delivery_tag
+        self._batch.delivered(tag)
+        self._on_delivery(
+            Delivery(
+                self,
+                tag,
+                envelope,
+                queue=self._queue,
+                exchange=method.exchange,
+                routing_key=method.routing_key,
+                redelivered=method.redelivered,
+            )
+        )
+
+    def ack(self, tag: int) -> None:
+        if self.live and self._batch.ack(tag):
+            self.writer.schedule()
+
+    def nack(self, tag: int, *, requeue: bool) -> None:
+        if self.live and self._batch.drop(tag):
+            frame = commands.Basic.Nack(delivery_tag=tag, multiple=False, requeue=requeue)
+            self.writer.write(pamqp.frame.marshal(frame, self._number))
+
+    def _acks(self) -> bytes:
+        return b"".join(
+            pamqp.frame.marshal(commands.Basic.Ack(delivery_tag=tag, multiple=multiple), self._number)
+            for tag, multiple in self._batch.take()
+        )
+
+
+class AioPikaConsumer:
+    """A supervised consumer (see :class:`amqflow.transport.seam.Consumer`)."""
+
+    def __init__(
+        self,
+        link: Link,
+        admin: AioPikaAdmin,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        exclusive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start to subscribe at once, in the running loop."""
+        self._link = link
+        self._admin = admin
+        self._queue = queue
+        self._on_delivery = on_delivery
+        self._prefetch = prefetch
+        self._exclusive = exclusive
+        self._arguments = dict(arguments) if arguments else None
+        self._active = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._wanted = True
+        self._closing = False
+        self._session: _Session | None = None
+        self._changing = asyncio.Lock()
+        self.problem: str | None = "not subscribed yet"
+        self._task = asyncio.get_running_loop().create_task(self._supervise())
+
+    @property
+    def queue(self) -> str:
+        """The queue consumed."""
+        return self._queue
+
+    @property
+    def active(self) -> bool:
+        """Whether the broker counts us among the queue's consumers, as far as we know."""
+        return self._active.is_set()
+
+    async def wait_active(self, timeout: float) -> None:
+        """Wait until subscribed; raises BrokerUnavailable with the problem after ``timeout``."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._active.wait()
+        except TimeoutError:
+            message = f"queue {self._queue!r} is not consumed after {timeout:g} s: {self.problem}"
+            raise BrokerUnavailable(message) from None
+
+    async def _supervise(self) -> None:
+        backoff = Backoff(first=0.05, most=5.0)
+        while not self._closing:
+            try:
+                await self._serve(backoff)
+            except AmqflowError as error:
+                self._lost(str(error))
+            if not self._closing:
+                await asyncio.sleep(backoff.next())
+
+    async def _serve(self, backoff: Backoff) -> None:
+        """Open a channel, subscribe, and stay until it is lost."""
+        channel = await self._link.channel()
+        session = _Session(channel, self._queue, self._on_delivery, self._cancelled)
+        self._session = session
+        closing = channel.closing
+        try:
+            with translated(f"consuming queue {self._queue!r}"):
+                await channel.basic_qos(prefetch_count=self._prefetch, timeout=CALL_TIMEOUT)
+            await self._apply(session)
+            backoff.reset()
+            while not closing.done() and not self._closing:
+                self._wake.clear()
+                await self._next_event(closing)
+                if closing.done() or self._closing:
+                    break
+                await self._apply(session)
+                if self.active and not await self._proved():
+                    message = "the broker does not count this consumer any more"
+                    raise ChannelLost(message)
+        finally:
+            self._active.clear()
+            if not self._closing and session.live:
+                # What is unsettled goes back to the queue; a half-open channel keeps nothing.
+                await channel.close()
+        if not self._closing:
+            error = None if closing.cancelled() else closing.exception()
+            message = f"consuming queue {self._queue!r}: {error or 'the channel closed'}"
+            raise ChannelLost(message)
+
+    async def _next_event(self, closing: asyncio.Future[Any]) -> None:
+        wake = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait(
+                [closing, wake], timeout=PROOF_INTERVAL, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            wake.cancel()
+
+    async def _apply(self, session: _Session) -> None:
+        """Bring the subscription to what is wanted."""
+        async with self._changing:
+            with translated(f"consuming queue {self._queue!r}"):
+                if self._wanted and session.tag is None:
+                    answer = await session.channel.basic_consume(
+                        self._queue,
+                        _unused,
+                        exclusive=self._exclusive,
+                        arguments=self._arguments,
+                        timeout=CALL_TIMEOUT,
+                    )
+                    session.tag = answer.consumer_tag
+                    if self.problem != "not subscribed yet":
+                        log.info("consuming again", queue=self._queue)
+                    self.problem = None
+                    self._active.set()
+                elif not self._wanted and session.tag is not None:
+                    tag, session.tag = session.tag, None
+                    self._active.clear()
+                    self.problem = "paused"
+                    await session.channel.basic_cancel(tag, timeout=CALL_TIMEOUT)
+
+    def _cancelled(self) -> None:
+        """Note that the broker took the subscription away (the queue was deleted or moved)."""
+        if self._session is not None:
+            self._session.tag = None
+            self._lost("the broker cancelled the consumer: the queue was deleted or moved")
+            # A fresh channel, after the backoff; what it had delivered is still settled there
+            # first, as far as it can be.
+            asyncio.get_running_loop().create_task(self._reopen(self._session))
+
+    async def _reopen(self, session: _Session) -> None:
+        await session.writer.drain()
+        if session.live:
+            await session.channel.close()
+
+    def _lost(self, problem: str) -> None:
+        was = self._active.is_set() or self.problem in (None, "not subscribed yet")
+        self._active.clear()
+        self.problem = problem
+        (log.warning if was else log.debug)(
+            "not consuming, will try again", queue=self._queue, problem=problem
+        )
+
+    async def _proved(self) -> bool:
+        counts = await self._admin.declare_queue(self._queue, passive=True)
+        return counts.consumers > 0
+
+    async def pause(self) -> None:
+        """Unsubscribe, keep the channel."""
+        await self._want(wanted=False)
+
+    async def resume(self) -> None:
+        """Subscribe again."""
+        await self._want(wanted=True)
+
+    async def _want(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        session = self._session
+        if session is not None and session.live:
+            try:
+                await self._apply(session)
+            except AmqflowError as error:
+                log.debug("the supervisor will bring it about", error=str(error))
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Flush what was settled, then close the channel: the rest goes back to the queue."""
+        self._closing = True
+        self._wanted = False
+        self._wake.set()
+        session = self._session
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                if session is not None and session.live:
+                    if session.tag is not None:
+                        with translated("unsubscribing"):
+                            await session.channel.basic_cancel(session.tag, timeout=CALL_TIMEOUT)
+                    await session.writer.drain()
+                    await session.channel.close()
+        except (AmqflowError, TimeoutError) as error:
+            log.debug("closing a consumer failed", queue=self._queue, error=str(error))
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def _unused(_: object) -> None:
+    """Stand where aiormq wants a callback; FrameTap takes the deliveries before it."""
