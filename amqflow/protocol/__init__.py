@@ -12,8 +12,9 @@ from amqflow.protocol.headers import replayable, republishable, republished
 from amqflow.protocol.ids import derived_id, new_id
 from amqflow.protocol.limits import DEFAULT_LIMITS, Limits
 from amqflow.protocol.message import TaskMessage
+from amqflow.protocol.reader import decode
 from amqflow.protocol.reprs import short_repr
-from amqflow.protocol.wire import decode, encode
+from amqflow.protocol.writer import encode
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -16,7 +16,6 @@ import sys
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from amqflow.errors import EncodeError, Undecodable
+from amqflow.protocol.depth import deeper_than
 from amqflow.protocol.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def dumps(value: Any, *, root: str = "value", max_depth: int = DEFAULT_LIMITS.ma
     written = _written_fast(value)
     if written is None:
         written = _written_exactly(value, root, max_depth)
-    if _deeper_than(written, max_depth):
+    if deeper_than(written, max_depth):
         raise EncodeError(f"{root}: nested deeper than {max_depth} levels")
     return written
 
@@ -257,7 +257,7 @@ def loads(data: bytes, *, max_depth: int = DEFAULT_LIMITS.max_depth) -> Any:
         Undecodable: It is no UTF-8, no JSON, nests deeper than ``max_depth``, or holds a
             ``__type__`` that is unknown or has a wrong value.
     """
-    if _deeper_than(data, max_depth):
+    if deeper_than(data, max_depth):
         raise Undecodable(f"the body nests deeper than {max_depth} levels")
     try:
         text = data.decode("utf-8")
@@ -317,31 +317,3 @@ def _read_tag(found: dict[str, Any]) -> Any:
 
 _DECODER: Final = json.JSONDecoder()
 _TAG_DECODER: Final = json.JSONDecoder(object_hook=_read_tag)
-
-
-# -- depth ---------------------------------------------------------------------------------
-
-#: A string of JSON, or what starts like one; possessive, so that it cannot backtrack.
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
-_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKET: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_STEP: Final = {ord("["): 1, ord("]"): -1}
-#: Levels taken off whole before the rest is counted bracket by bracket.
-_PEELS: Final = 8
-
-
-def _deeper_than(data: bytes, limit: int) -> bool:
-    """Whether arrays and objects in ``data`` nest deeper than ``limit``.
-
-    Asked before any parser runs: a parser's own guard is the interpreter's recursion limit, which
-    a program may raise past what its stack holds. Costs a count of brackets for most messages.
-    """
-    if data.count(b"[") + data.count(b"{") <= limit:
-        return False
-    brackets = _STRING.sub(b"", data).translate(_ONE_KIND, _NO_BRACKET)
-    for peeled in range(_PEELS):
-        # Balanced ones cannot nest deeper than half their number; the parser refuses others.
-        if len(brackets) <= 2 * (limit - peeled):
-            return False
-        brackets = brackets.replace(b"[]", b"")
-    return any(map((limit - _PEELS).__lt__, accumulate(map(_STEP.__getitem__, brackets))))

@@ -141,7 +141,17 @@ CHECKED: Final[dict[str, Callable[[str, Any], Any]]] = {
     COMPRESSION: read_text,
 }
 
+CONTENT_TYPE: Final = "application/json"
+ENCODING: Final = "utf-8"
+
 TIME_LIMIT: Final = "timelimit"
+
+#: Where headers travel that the header frame cannot hold: a key of the body's third part. Celery
+#: copies unknown keys there into the request's context and reads none of them.
+MOVED: Final = "amqflow"
+
+#: Headers that stay in the frame: without them Celery does not find the task.
+STAYS: Final = frozenset({"task", "id", "lang", "root_id", "parent_id", COMPRESSION})
 
 #: What a caller's own headers may not be called.
 RESERVED: Final = frozenset({*FIELDS, TIME_LIMIT})

@@ -1,0 +1,32 @@
+"""How deep JSON nests, told before any parser runs."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import Final
+
+#: A string of JSON, or what starts like one; possessive, so that it cannot backtrack.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKET: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEP: Final = {ord("["): 1, ord("]"): -1}
+#: Levels taken off whole before the rest is counted bracket by bracket.
+_PEELS: Final = 8
+
+
+def deeper_than(data: bytes, limit: int) -> bool:
+    """Whether arrays and objects in ``data`` nest deeper than ``limit``.
+
+    Asked before any parser runs: a parser's own guard is the interpreter's recursion limit, which
+    a program may raise past what its stack holds. Costs a count of brackets for most messages.
+    """
+    if data.count(b"[") + data.count(b"{") <= limit:
+        return False
+    brackets = _STRING.sub(b"", data).translate(_ONE_KIND, _NO_BRACKET)
+    for peeled in range(_PEELS):
+        # Balanced ones cannot nest deeper than half their number; the parser refuses others.
+        if len(brackets) <= 2 * (limit - peeled):
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return any(map((limit - _PEELS).__lt__, accumulate(map(_STEP.__getitem__, brackets))))
