@@ -1,0 +1,1 @@
+"""Where outcomes are kept and waited for: the stores behind ``amqflow.abc.ResultStore``."""

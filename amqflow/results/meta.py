@@ -1,0 +1,203 @@
+"""Celery's result JSON: an Outcome as ``celery/backends/base.py`` (5.7) writes it, and back.
+
+``{"status", "result", "traceback", "children", "date_done", ["group_id"], ["parent_id"],
+"task_id"}`` in this order. What Celery's JSON has no place for (why it is parked, when it is
+retried) travels beside it, see :func:`extra_of`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, Final
+
+from amqflow.abc import (
+    FAILURE,
+    RETRY,
+    REVOKED,
+    TERMINAL_STATES,
+    DeadReason,
+    ExceptionInfo,
+    Outcome,
+)
+from amqflow.clock import to_seconds
+from amqflow.errors import StoreError, Undecodable
+from amqflow.protocol.codec import dumps, loads
+from amqflow.results.exceptions import (
+    REVOKED_MODULE,
+    REVOKED_TYPE,
+    from_celery,
+    text_of,
+    to_celery,
+)
+
+#: States whose ``result`` is an exception (Celery's EXCEPTION_STATES).
+EXCEPTION_STATES: Final = frozenset({RETRY, FAILURE, REVOKED})
+#: What ``finish`` takes; everything else is shown by ``set_state``.
+OUTCOME_STATES: Final = TERMINAL_STATES | {RETRY}
+
+#: What Celery 5.7 puts before a compressed result starts with this (``result_compression``).
+_COMPRESSED: Final = b"\x00"
+_NO_CHILD_PARENT: Final = ", null], null]"
+
+
+def encode_meta(outcome: Outcome) -> bytes:
+    """Write an outcome as Celery's result JSON.
+
+    Raises:
+        EncodeError: Its result cannot be written as JSON.
+    """
+    state = outcome.state
+    result = dumps(to_celery(_exception(outcome))) if state in EXCEPTION_STATES else None
+    if result is None:
+        result = b"null" if outcome.result is None else dumps(outcome.result, root="result")
+    done = "null"
+    if state in TERMINAL_STATES:
+        done = f'"{_iso(time.time() if outcome.date_done is None else outcome.date_done)}"'
+    trace = "null" if outcome.traceback is None else quoted(outcome.traceback)
+    children = (
+        ", ".join(f"[[{quoted(child)}{_NO_CHILD_PARENT}" for child in outcome.children)
+        if outcome.children
+        else ""
+    )
+    place = ""
+    if outcome.group_id:
+        place = f', "group_id": {quoted(outcome.group_id)}'
+    if outcome.parent_id:
+        place = f'{place}, "parent_id": {quoted(outcome.parent_id)}'
+    return b'{"status": %b, "result": %b%b' % (
+        quoted(state).encode(),
+        result,
+        f', "traceback": {trace}, "children": [{children}], "date_done": {done}{place}, '
+        f'"task_id": {quoted(outcome.id)}}}'.encode(),
+    )
+
+
+def decode_meta(data: bytes, task_id: str) -> Outcome:
+    """Read Celery's result JSON, whoever wrote it.
+
+    Raises:
+        StoreError: It is not Celery's JSON (another serializer, compressed).
+    """
+    if data.startswith(_COMPRESSED):
+        raise StoreError(
+            f"the result of {task_id} is compressed; unset Celery's result_compression"
+        )
+    try:
+        meta = loads(data)
+    except Undecodable as exc:
+        raise StoreError(
+            f"the result of {task_id} is not Celery's JSON ({exc}); "
+            "set Celery's result_serializer to 'json'"
+        ) from exc
+    if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
+        raise StoreError(f"the result of {task_id} is JSON, but not Celery's result")
+    return _outcome(meta, task_id)
+
+
+def _outcome(meta: dict[str, Any], task_id: str) -> Outcome:
+    state = meta["status"]
+    result = meta.get("result")
+    exception = from_celery(result) if state in EXCEPTION_STATES else None
+    return Outcome(
+        id=task_id,
+        state=state,
+        result=None if exception is not None else result,
+        exception=exception,
+        traceback=_text(meta.get("traceback")),
+        children=_children(meta.get("children")),
+        parent_id=_text(meta.get("parent_id")),
+        group_id=_text(meta.get("group_id")),
+        date_done=_seconds(meta.get("date_done")),
+        reason=exception.text if exception is not None and state == REVOKED else None,
+    )
+
+
+def extra_of(outcome: Outcome) -> bytes:
+    """Return as JSON what Celery's has no place for; empty where there is nothing of it."""
+    exception = outcome.exception
+    text = exception.text if exception is not None else None
+    if exception is not None and text == text_of(exception.args):
+        text = None
+    reason = outcome.reason
+    if outcome.state == REVOKED and reason == _exception(outcome).text:
+        reason = None
+    if (
+        outcome.park is None
+        and reason is None
+        and outcome.retry_at is None
+        and outcome.replaced_by is None
+        and text is None
+    ):
+        return b""
+    extra = {
+        "park": None if outcome.park is None else outcome.park.value,
+        "reason": reason,
+        "retry_at": outcome.retry_at,
+        "replaced_by": outcome.replaced_by,
+        "text": text,
+    }
+    return dumps({key: value for key, value in extra.items() if value is not None}, root="outcome")
+
+
+def with_extra(outcome: Outcome, extra: bytes, *, epoch: int, attempt: int) -> Outcome:
+    """Return ``outcome`` with what our own record knows beside Celery's JSON."""
+    if not extra:
+        return replace(outcome, epoch=epoch, attempt=attempt)
+    more = loads(extra)
+    exception = outcome.exception
+    if exception is not None and "text" in more:
+        exception = replace(exception, text=more["text"])
+    park = more.get("park")
+    return replace(
+        outcome,
+        epoch=epoch,
+        attempt=attempt,
+        exception=exception,
+        park=None if park is None else DeadReason(park),
+        reason=more.get("reason", outcome.reason),
+        retry_at=more.get("retry_at"),
+        replaced_by=more.get("replaced_by"),
+    )
+
+
+def _exception(outcome: Outcome) -> ExceptionInfo:
+    """Return the exception to store; a Celery caller needs one in each of these states."""
+    if outcome.exception is not None:
+        return outcome.exception
+    text = outcome.reason or ""
+    if outcome.state == REVOKED:
+        return ExceptionInfo(REVOKED_TYPE, REVOKED_MODULE, (text,), text)
+    return ExceptionInfo("Exception", "builtins", (text,), text)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _seconds(text: Any) -> float | None:
+    try:
+        return to_seconds(datetime.fromisoformat(text))
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _children(value: Any) -> tuple[str, ...]:
+    """Return the ids in Celery's ``AsyncResult.as_tuple()``: ``[[id, parent], members]``."""
+    if not isinstance(value, list):
+        return ()
+    return tuple(
+        child[0][0]
+        for child in value
+        if isinstance(child, list)
+        and child
+        and isinstance(child[0], list)
+        and child[0]
+        and isinstance(child[0][0], str)
+    )

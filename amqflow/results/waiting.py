@@ -1,0 +1,195 @@
+"""Waiting by push: one Redis connection in subscribe mode for any number of waiters.
+
+Order is what makes it safe: subscribe, see Redis acknowledge it, then read the key. An outcome
+stored before is read, one stored after is pushed. A lost connection starts again from the top.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from amqflow.abc import TERMINAL_STATES, Outcome
+from amqflow.backoff import Backoff
+from amqflow.errors import StoreError, StoreUnavailable
+from amqflow.results.meta import decode_meta
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from amqflow.stores.redis import RedisClient, Subscription
+
+#: Channels in one SUBSCRIBE and keys in one MGET: bounded answers, few round trips.
+_CHUNK: Final = 500
+#: Seconds without a message after which the connection is asked whether it lives.
+_QUIET: Final = 10.0
+
+
+class Waiting:
+    """The waiters of one store, in one event loop."""
+
+    def __init__(
+        self, client: RedisClient, *, prefix: str, deadline: float = 5.0, quiet: float = _QUIET
+    ) -> None:
+        """Wait for ids under ``prefix``; nothing connects before the first waiter.
+
+        Args:
+            client: Where results are read; its URL is subscribed to.
+            prefix: What an id's key and channel start with.
+            deadline: Seconds a ping may go unanswered.
+            quiet: Seconds without a message before a ping.
+        """
+        self._client = client
+        self._prefix = prefix
+        self._deadline = deadline
+        self._quiet = quiet
+        self._waiters: dict[str, set[asyncio.Future[Outcome]]] = {}
+        #: Ids whose subscription was asked for on the connection that stands now.
+        self._subscribed: set[str] = set()
+        #: Ids whose subscription Redis has acknowledged, not read yet.
+        self._acknowledged: list[str] = []
+        self._changed = asyncio.Event()
+        self._unread = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def wait(self, task_id: str, timeout: float | None) -> Outcome:
+        """Wait for the terminal outcome of an id.
+
+        Raises:
+            TimeoutError: Nothing ended it for ``timeout`` seconds.
+            StoreUnavailable: The store was closed.
+        """
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(task_id, set()).add(future)
+        self._changed.set()
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._run(), name="amqflow results")
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        finally:
+            self._leave(task_id, future)
+
+    async def close(self) -> None:
+        """Stop, and tell every waiter."""
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pump
+        waiting = [future for futures in self._waiters.values() for future in futures]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(StoreUnavailable("the result store was closed"))
+
+    def _leave(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
+        futures = self._waiters.get(task_id)
+        if futures is None:
+            return
+        futures.discard(future)
+        if not futures:
+            del self._waiters[task_id]
+            self._changed.set()
+
+    # -- the connection --------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Keep one subscription alive while anybody waits."""
+        backoff = Backoff(first=0.05, most=2.0)
+        while True:
+            try:
+                subscription = await self._client.subscription()
+            except StoreError:
+                await asyncio.sleep(backoff.next())
+                continue
+            try:
+                await self._serve(subscription, backoff)
+            except* StoreError:
+                pass
+            finally:
+                await subscription.close()
+            await asyncio.sleep(backoff.next())
+
+    async def _serve(self, subscription: Subscription, backoff: Backoff) -> None:
+        self._subscribed.clear()
+        self._acknowledged.clear()
+        self._changed.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_waiters(subscription))
+            tasks.create_task(self._listen(subscription, backoff))
+            tasks.create_task(self._read_acknowledged())
+
+    async def _follow_waiters(self, subscription: Subscription) -> None:
+        """Subscribe to what came and leave what went, all of one loop turn in one batch."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            wanted = self._waiters.keys()
+            for ids in _chunks(wanted - self._subscribed):
+                self._subscribed.update(ids)
+                await subscription.subscribe(self._keys(ids))
+            for ids in _chunks(self._subscribed - wanted):
+                self._subscribed.difference_update(ids)
+                await subscription.unsubscribe(self._keys(ids))
+
+    async def _listen(self, subscription: Subscription, backoff: Backoff) -> None:
+        """Take messages; a connection that stays silent after a ping is given up."""
+        cut = len(self._prefix)
+        asked = False
+        while True:
+            try:
+                kind, channel, data = await subscription.read(
+                    self._deadline if asked else self._quiet
+                )
+            except TimeoutError:
+                if asked:
+                    raise StoreUnavailable("Redis does not answer its subscribers") from None
+                asked = True
+                await subscription.ping()
+                continue
+            asked = False
+            if kind == b"message":
+                self._deliver(channel[cut:].decode(), data)
+            elif kind == b"subscribe":
+                backoff.reset()
+                self._acknowledged.append(channel[cut:].decode())
+                self._unread.set()
+
+    async def _read_acknowledged(self) -> None:
+        """Read the keys whose subscription stands: their outcome may be older than it."""
+        while True:
+            await self._unread.wait()
+            self._unread.clear()
+            ids, self._acknowledged = self._acknowledged, []
+            for chunk in _chunks(ids):
+                found = await self._client.command("MGET", *self._keys(chunk))
+                for task_id, data in zip(chunk, found, strict=True):
+                    if data is not None:
+                        self._deliver(task_id, data)
+
+    def _deliver(self, task_id: str, data: bytes) -> None:
+        """Wake the waiters of an id if this is its end."""
+        futures = self._waiters.get(task_id)
+        if not futures:
+            return
+        try:
+            outcome = decode_meta(data, task_id)
+        except StoreError as exc:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(exc)
+            return
+        if outcome.state in TERMINAL_STATES:
+            for future in futures:
+                if not future.done():
+                    future.set_result(outcome)
+
+    def _keys(self, ids: Sequence[str]) -> list[str]:
+        return [self._prefix + task_id for task_id in ids]
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Cut ids, which may change meanwhile, into lists of at most ``_CHUNK``."""
+    every = list(ids)
+    return (every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK))

@@ -1,0 +1,1 @@
+"""The doors to databases: clients with deadlines, and their errors translated."""

@@ -1,0 +1,305 @@
+"""The one Redis client: a URL checked, scripts run in one round trip, errors translated.
+
+Retries inside redis-py are off: a script that claims something must not run twice because its
+answer was lost. Who calls decides what a second try means; every script here allows one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from redis import exceptions as redis_errors
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from amqflow.errors import ConfigurationError, StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from redis.asyncio.connection import AbstractConnection
+
+SCHEMES: Final = ("redis", "rediss", "unix")
+
+#: Answers that end by themselves or by an operator's hand; the data are not at fault: hold.
+#: The codes are those of the Redis and Redis Cluster documentation.
+_HOLD: Final = (
+    "READONLY",
+    "LOADING",
+    "OOM",
+    "MISCONF",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "BUSY",
+    "UNKILLABLE",
+)
+_HOLD_KINDS: Final = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.BusyLoadingError,
+    redis_errors.ReadOnlyError,
+    redis_errors.OutOfMemoryError,
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+    OSError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the name Redis knows it by."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest)
+
+
+def redact(url: str) -> str:
+    """Return a store's URL without its password and query, for logs and errors."""
+    try:
+        parts = urlsplit(url)
+        place = parts.netloc.rpartition("@")[2]
+        user = "***@" if "@" in parts.netloc else ""
+        return urlunsplit((parts.scheme, user + place, parts.path, "", ""))
+    except ValueError:
+        return url.partition(":")[0] + "://…"
+
+
+def _connection_options(url: str, deadline: float) -> dict[str, Any]:
+    """Check a Redis URL and return what redis-py's pool is made with.
+
+    Raises:
+        ConfigurationError: The URL names no Redis; the message says how one looks.
+    """
+    shown = redact(url)
+    parts = urlsplit(url)
+    try:
+        options = dict(parse_url(url))
+        _ = parts.port
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"the Redis URL {shown} cannot be read; write redis://[user:password@]host:port/number"
+        ) from exc
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not database.isascii():
+        raise ConfigurationError(f"the database in {shown} is no number; write …/0")
+    if parts.scheme != "unix" and database and not database.isdigit():
+        raise ConfigurationError(
+            f"the database in {shown} is {database!r}, not a number; write redis://host:port/0"
+        )
+    if parts.scheme == "unix" and not options.get("path"):
+        raise ConfigurationError(f"{shown} names no socket; write unix:///run/redis.sock?db=0")
+    options.setdefault("socket_timeout", deadline)
+    if parts.scheme != "unix":
+        options.setdefault("socket_connect_timeout", deadline)
+        options.setdefault("socket_keepalive", True)
+    return options
+
+
+@contextmanager
+def translated(shown: str) -> Iterator[None]:
+    """Turn redis-py's errors into StoreUnavailable (hold) or StoreError."""
+    try:
+        yield
+    except _HOLD_KINDS as exc:
+        raise StoreUnavailable(f"Redis {shown} cannot be used now: {_said(exc)}") from exc
+    except redis_errors.ResponseError as exc:
+        if isinstance(exc, redis_errors.NoScriptError):
+            raise
+        # An error inside a script is wrapped: "… script: f_1a2b…, on @user_script:9."
+        if any(f"{code} " in str(exc)[:80] for code in _HOLD):
+            raise StoreUnavailable(f"Redis {shown} cannot be used now: {_said(exc)}") from exc
+        raise StoreError(f"Redis {shown} refused a command: {_said(exc)}") from exc
+    except redis_errors.RedisError as exc:
+        raise StoreError(f"Redis {shown}: {_said(exc)}") from exc
+
+
+def _said(exc: BaseException) -> str:
+    text = str(exc) or type(exc).__name__
+    code = getattr(exc, "status_code", None)
+    return f"{code} {text}" if code and not text.startswith(str(code)) else text
+
+
+class Subscription:
+    """One connection in subscribe mode: channels come and go, messages are read in order."""
+
+    def __init__(self, connection: AbstractConnection, shown: str) -> None:
+        """Own ``connection``, which is open; ``shown`` is the URL for errors."""
+        self._connection = connection
+        self._shown = shown
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        """Ask for channels; each is acknowledged by a ``subscribe`` message."""
+        await self._send("SUBSCRIBE", *channels)
+
+    async def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Leave channels; each is acknowledged by an ``unsubscribe`` message."""
+        await self._send("UNSUBSCRIBE", *channels)
+
+    async def ping(self) -> None:
+        """Ask for a ``pong`` message: a connection nobody answers on is found out."""
+        await self._send("PING")
+
+    async def read(self, timeout: float) -> tuple[bytes, bytes, Any]:
+        """Return the next message as (kind, channel, data).
+
+        Raises:
+            TimeoutError: Nothing came for ``timeout`` seconds; the connection is not closed.
+            StoreUnavailable: The connection is gone.
+        """
+        with translated(self._shown):
+            try:
+                answer = await self._connection.read_response(
+                    timeout=timeout, disconnect_on_error=False
+                )
+            except redis_errors.TimeoutError as exc:
+                raise TimeoutError from exc
+        if not isinstance(answer, list) or len(answer) < 2:  # noqa: PLR2004 - [kind, channel, …]
+            return b"", b"", answer
+        return answer[0], answer[1], answer[2] if len(answer) > 2 else None  # noqa: PLR2004
+
+    async def close(self) -> None:
+        """Close the connection; messages not read are lost."""
+        await self._connection.disconnect(nowait=True)
+
+    async def _send(self, *command: str) -> None:
+        with translated(self._shown):
+            await self._connection.send_command(*command, check_health=False)
+
+
+class RedisClient:
+    """A pool of connections to one Redis, used from one event loop."""
+
+    def __init__(self, url: str, *, deadline: float = 5.0) -> None:
+        """Check the URL; nothing connects yet.
+
+        Args:
+            url: ``redis://``, ``rediss://`` (TLS) or ``unix://``; redis-py's query options work.
+            deadline: Seconds one connect, send or read may take (``socket_timeout=`` wins).
+
+        Raises:
+            ConfigurationError: The URL cannot be used.
+        """
+        self.shown = redact(url)
+        self._options = _connection_options(url, deadline)
+        self._pool: ConnectionPool | None = None
+
+    def _connections(self) -> ConnectionPool:
+        if self._pool is None:
+            try:
+                self._pool = ConnectionPool(
+                    **{
+                        **self._options,
+                        "retry": Retry(NoBackoff(), 0),
+                        "retry_on_timeout": False,
+                        "decode_responses": False,
+                        "protocol": 2,
+                        "max_connections": self._options.get("max_connections", 64),
+                    }
+                )
+            except TypeError as exc:
+                raise ConfigurationError(f"an option of {self.shown} is unknown: {exc}") from exc
+        return self._pool
+
+    async def command(self, *command: Any) -> Any:
+        """Run one command and return its raw answer.
+
+        Raises:
+            StoreUnavailable: Redis is away or cannot take writes now.
+            StoreError: Redis refused the command.
+        """
+        with translated(self.shown):
+            return await self._exchange(command)
+
+    async def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run commands in one round trip, without a transaction; raise the first error."""
+        with translated(self.shown):
+            async with self._connection() as connection:
+                await connection.send_packed_command(b"".join(map(_packed, commands)))
+                answers: list[Any] = []
+                for _ in commands:
+                    try:
+                        answers.append(await connection.read_response())
+                    except redis_errors.ResponseError as exc:
+                        answers.append(exc)
+                for answer in answers:
+                    if isinstance(answer, Exception):
+                        raise answer
+                return answers
+
+    async def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int]
+    ) -> Any:
+        """Run a script by its name; a server that forgot it (restart, flush) gets the text."""
+        rest = (len(keys), *keys, *arguments)
+        with translated(self.shown):
+            try:
+                return await self._exchange(("EVALSHA", script.sha, *rest))
+            except redis_errors.NoScriptError:
+                return await self._exchange(("EVAL", script.text, *rest))
+
+    async def subscription(self) -> Subscription:
+        """Open a connection of its own for pub/sub; whoever asks closes it."""
+        # redis-py leaves both of these without annotations.
+        connection: AbstractConnection = self._connections().make_connection()  # type: ignore[no-untyped-call]
+        with translated(self.shown):
+            await connection.connect()  # type: ignore[no-untyped-call]
+        return Subscription(connection, self.shown)
+
+    async def close(self) -> None:
+        """Close every connection; the next command connects again."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+
+    async def _exchange(self, command: Sequence[Any]) -> Any:
+        async with self._connection() as connection:
+            await connection.send_packed_command(_packed(command))
+            return await connection.read_response()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AbstractConnection]:
+        """Lend a connection; one whose exchange was cut short is closed, never reused.
+
+        Not redis-py's ``execute_command``: its retry and metrics wrappers cost more than the
+        exchange itself.
+        """
+        pool = self._connections()
+        connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            yield connection
+        except redis_errors.ResponseError:
+            raise
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+
+def _packed(command: Sequence[str | bytes | int]) -> bytes:
+    """Write a command as RESP; redis-py's own writer takes three times as long per argument."""
+    parts = [b"*%d\r\n" % len(command)]
+    for part in command:
+        if isinstance(part, str):
+            data = part.encode()
+        else:
+            data = part if isinstance(part, bytes) else b"%d" % part
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+#: For :meth:`Subscription.read`: wait for ever.
+FOREVER: Final = math.inf
