@@ -5,10 +5,13 @@ Errors of libraries are translated once, at the door that meets them, with ``fro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from amqflow.abc import ExceptionInfo
 
 
 class AmqflowError(Exception):
@@ -157,11 +160,27 @@ class Retry(AmqflowError):  # noqa: N818 - Celery's name
         *,
         exc: BaseException | None = None,
         when: float | None = None,
+        new_args: Sequence[Any] | None = None,
+        new_kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Carry the cause and the wall-clock second (Unix time) of the next attempt."""
+        """Carry the cause, the next attempt's time, and what changes for it.
+
+        Args:
+            message: A sentence for people.
+            exc: Why.
+            when: Unix seconds of the next attempt.
+            new_args: Positional arguments of the next attempt; None: the same.
+            new_kwargs: Keyword arguments of the next attempt; None: the same.
+            options: Celery's execution options for the next attempt (``priority``,
+                ``time_limit``…), as given to ``self.retry``.
+        """
         super().__init__(message or (f"retry: {exc!r}" if exc else "retry"))
         self.exc = exc
         self.when = when
+        self.new_args = new_args
+        self.new_kwargs = new_kwargs
+        self.options = options or {}
 
 
 class Ignore(AmqflowError):  # noqa: N818 - Celery's name
@@ -205,3 +224,47 @@ class PublishGroupError(PublishError):
         failed = [error for error in errors if error is not None]
         super().__init__(f"{len(failed)} of {len(errors)} publishes failed; first: {failed[0]}")
         self.errors = tuple(errors)
+
+
+# -- from data back to an exception ----------------------------------------------------------
+
+
+def rebuild_exception(info: ExceptionInfo) -> Exception:
+    """Return the exception ``info`` describes, or TaskFailed where its class is not here.
+
+    Nothing is imported or executed for it: a class is looked up in modules this process has
+    imported already, in their own dictionaries only, and only subclasses of Exception are made.
+    """
+    if info.type in {"TaskRevoked", "TaskRevokedError"}:  # ours, and Celery's
+        return TaskRevoked(*info.args)
+    kind = _exception_class(info.module, info.type)
+    made = None if kind is None else _instance(kind, info.args)
+    if made is not None:
+        return made
+    name = info.type if info.module in {"", "builtins"} else f"{info.module}.{info.type}"
+    return TaskFailed(name, info.text)
+
+
+def _exception_class(module: str, qualname: str) -> type[Exception] | None:
+    loaded = sys.modules.get(module or "builtins")
+    found: Any = loaded
+    for name in qualname.split("."):
+        if found is None or not (found is loaded or isinstance(found, type)):
+            return None
+        found = vars(found).get(name)
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _instance(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
+    """Return ``kind(*args)``; where its ``__init__`` takes other arguments, one made without it."""
+    try:
+        return kind(*args)
+    except Exception:  # noqa: BLE001, S110 - a user's __init__ may raise anything
+        pass
+    try:
+        made = kind.__new__(kind, *args)
+        made.args = args
+        str(made)
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return made
