@@ -16,7 +16,6 @@ import structlog
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
-    from contextvars import Token
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -45,29 +44,36 @@ def redact(text: str) -> str:
 # -- the running task ---------------------------------------------------------------------------
 
 
-def bind_task(
-    task_id: str | None,
-    task: str | None,
-    *,
-    root_id: str | None = None,
-    queue: str | None = None,
-    attempt: int = 0,
-) -> Token[_TaskFields | None]:
-    """Name the task whose lines follow in this thread or coroutine; hand the token to unbind.
+class bind_task:  # noqa: N801 - used as a verb: ``with bind_task(...)``
+    """Names the task whose lines are written inside the ``with``, in this thread or coroutine."""
 
-    Args:
-        task_id: The task's id.
-        task: The task's name.
-        root_id: The id of the workflow's first task.
-        queue: The queue the message came from.
-        attempt: Retries so far, 0 on the first run.
-    """
-    return _bound.set((task_id, root_id, task, queue, attempt))
+    __slots__ = ("_fields", "_token")
 
+    def __init__(
+        self,
+        task_id: str | None,
+        task: str | None,
+        *,
+        root_id: str | None = None,
+        queue: str | None = None,
+        attempt: int = 0,
+    ) -> None:
+        """Say which task.
 
-def unbind(token: Token[_TaskFields | None]) -> None:
-    """Forget the task of :func:`bind_task`, in the context that bound it."""
-    _bound.reset(token)
+        Args:
+            task_id: The task's id.
+            task: The task's name.
+            root_id: The id of the workflow's first task.
+            queue: The queue the message came from.
+            attempt: Retries so far, 0 on the first run.
+        """
+        self._fields = (task_id, root_id, task, queue, attempt)
+
+    def __enter__(self) -> None:
+        self._token = _bound.set(self._fields)
+
+    def __exit__(self, *_error: object) -> None:
+        _bound.reset(self._token)
 
 
 def bound_fields() -> dict[str, Any]:
