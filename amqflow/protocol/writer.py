@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.clock import to_datetime
-from amqflow.errors import EncodeError, MessageTooLarge
+from amqflow.errors import EncodeError, MessageTooLarge, Undecodable
 from amqflow.protocol.codec import dumps
 from amqflow.protocol.compression import compress
 from amqflow.protocol.envelope import Envelope
 from amqflow.protocol.fields import (
     CONTENT_TYPE,
     ENCODING,
+    FIELDS,
     MOVED,
     RESERVED,
     STAYS,
     TIME_LIMIT,
+    read_limits,
     write_moment,
 )
 from amqflow.protocol.frame import (
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from amqflow.protocol.message import TaskMessage
 
 #: The third part of nearly every body, as kombu writes it.
-_NO_EMBED: Final = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
+_NO_WHERE_NOT_ZERO: Final = ("retries", "replaced_task_nesting")
+_EMBED: Final = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
 
 #: Fields written as they are, where set.
 _WHERE_SET: Final = (
@@ -51,6 +54,7 @@ _WHERE_SET: Final = (
     "traceparent",
     "tracestate",
 )
+_WHERE_NOT_ZERO: Final = ("retries", "replaced_task_nesting")
 _EMBED: Final = ("callbacks", "errbacks", "chain", "chord")
 _LARGEST_PRIORITY: Final = 255
 
@@ -97,6 +101,7 @@ def encode(
         headers,
         CONTENT_TYPE,
         ENCODING,
+        FIELDS,
         2,
         message.priority,
         message.correlation_id or message.id,
@@ -108,8 +113,9 @@ def encode(
 
 
 def _check_properties(message: TaskMessage) -> None:
-    if not message.id or not message.task:
-        raise EncodeError("a task message needs an id and the name of a task")
+    """Refuse what :func:`~amqflow.protocol.reader.decode` or AMQP would, at the caller."""
+    _check("id", message.id)
+    _check("task", message.task)
     refuse_unsendable("the task id", message.id)
     if message.correlation_id is not None:
         refuse_unsendable("correlation_id", message.correlation_id)
@@ -117,6 +123,13 @@ def _check_properties(message: TaskMessage) -> None:
         refuse_unsendable("reply_to", message.reply_to)
     if message.priority is not None:
         _check_priority(message.priority)
+
+
+def _check(name: str, value: Any) -> Any:
+    try:
+        return FIELDS[name](name, value)
+    except Undecodable as exc:
+        raise EncodeError(str(exc)) from None
 
 
 def _check_priority(priority: Any) -> None:
@@ -137,15 +150,15 @@ def _headers(message: TaskMessage) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in _WHERE_SET:
         value = getattr(message, name)
         if value is not None:
-            headers[name] = value
-    if message.retries:
-        headers["retries"] = message.retries
-    if message.replaced_task_nesting:
-        headers["replaced_task_nesting"] = message.replaced_task_nesting
+            headers[name] = _check(name, value)
+    for name in _WHERE_NOT_ZERO:
+        value = getattr(message, name)
+        if value:
+            headers[name] = _check(name, value)
     _add_times(headers, message)
     moved: dict[str, Any] = {}
-    if message.stamps is not None:
-        _place("stamps", message.stamps, headers, moved)
+    if message.stamps:
+        _place("stamps", _check("stamps", message.stamps), headers, moved)
     if message.extra:
         _add_extra(message.extra, headers, moved)
     return headers, moved
@@ -157,11 +170,18 @@ def _add_times(headers: dict[str, Any], message: TaskMessage) -> None:
     if message.expires is not None:
         headers["expires"] = _moment("expires", message.expires)
     if message.time_limit is not None or message.soft_time_limit is not None:
-        headers[TIME_LIMIT] = [message.time_limit, message.soft_time_limit]
+        limits = [message.time_limit, message.soft_time_limit]
+        try:
+            read_limits(TIME_LIMIT, limits)
+        except Undecodable as exc:
+            raise EncodeError(str(exc)) from None
+        headers[TIME_LIMIT] = limits
 
 
-def _add_extra(extra: Mapping[str, Any], headers: dict[str, Any], moved: dict[str, Any]) -> None:
+def _add_extra(extra: Mapping[Any, Any], headers: dict[str, Any], moved: dict[str, Any]) -> None:
     for name, value in extra.items():
+        if not isinstance(name, str):
+            raise EncodeError(f"headers: the name {name!r:.80} is not text")
         if name in RESERVED:
             raise EncodeError(f"headers[{name!r}]: the name is taken by the task protocol")
         if name not in BROKER_HEADERS and name != COMPRESSION:
@@ -243,6 +263,9 @@ def _check_arguments(args: Any, kwargs: Any) -> None:
         raise EncodeError(f"args must be a list or tuple, got {type(args).__name__}")
     if not isinstance(kwargs, dict):
         raise EncodeError(f"kwargs must be a dict, got {type(kwargs).__name__}")
+    for name in kwargs:
+        if not isinstance(name, str):
+            raise EncodeError(f"kwargs: the name {name!r:.80} is not text")
 
 
 def _embed(message: TaskMessage, moved: Mapping[str, Any], depth: int) -> bytes:
@@ -251,9 +274,8 @@ def _embed(message: TaskMessage, moved: Mapping[str, Any], depth: int) -> bytes:
     parts = []
     for name in _EMBED:
         value = getattr(message, name)
-        parts.append(
-            b'"%b": %b' % (name.encode(), dumps(value or None, root=name, max_depth=depth))
-        )
+        written = dumps(value, root=name, max_depth=depth) if value else b"null"
+        parts.append(b'"%b": %b' % (name.encode(), written))
     if moved:
         headers = dumps(dict(moved), root="headers", max_depth=depth - 1)
         parts.append(b'"%b": {"headers": %b}' % (MOVED.encode(), headers))
