@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from amqflow.protocol.message import TaskMessage
 
 #: The third part of nearly every body, as kombu writes it.
-_NO_WHERE_NOT_ZERO: Final = ("retries", "replaced_task_nesting")
-_EMBED: Final = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
+_NO_EMBED: Final = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
 
 #: Fields written as they are, where set.
 _WHERE_SET: Final = (
@@ -101,7 +100,6 @@ def encode(
         headers,
         CONTENT_TYPE,
         ENCODING,
-        FIELDS,
         2,
         message.priority,
         message.correlation_id or message.id,
