@@ -204,11 +204,11 @@ class Ladder:
 
     def level_ttl(self, level: int) -> float:
         """Return how long a level holds a message, in seconds."""
-        return round(self.resolution * 1000) * 2**level / 1000
+        return round(self.resolution * 1000) * (1 << level) / 1000
 
     def _level(self, level: int, name: str, below: str) -> Topology:
         ttl = self.level_ttl(level)
-        why = f"holds delayed messages for {ttl:g} s"
+        why = f"holds delayed messages for {_in_words(ttl)}"
         queue = Queue(
             name,
             message_ttl=ttl,
@@ -224,7 +224,7 @@ class Ladder:
             below,
             DestinationKind.EXCHANGE,
             self._pattern(level, "0"),
-            why=f"passes on what need not wait {ttl:g} s",
+            why=f"passes on what need not wait {_in_words(ttl)}",
         )
         exchange = Exchange(name, "topic", why=f"{why}, or passes them on")
         return Topology((exchange,), (queue,), (wait, skip))
@@ -253,3 +253,11 @@ def _steps(names: tuple[str, ...]) -> Iterator[tuple[int, str, str]]:
     """Yield each level of a lane from the lowest up: its number, its name, what is below it."""
     for level, (below, name) in enumerate(pairwise((EXIT, *names))):
         yield level, name, below
+
+
+def _in_words(seconds: float) -> str:
+    """Return a duration as people read it: ``0.1 s``, ``3.4 min``, ``155.3 d``."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:g} s"

@@ -385,7 +385,8 @@ def _difference(one: Part, other: Part) -> str:
     for slot in fields(one):
         if not slot.compare:
             continue
-        left, right = getattr(one, slot.name), getattr(other, slot.name)
+        left: Any = getattr(one, slot.name)
+        right: Any = getattr(other, slot.name)
         if left == right:
             continue
         name: str = slot.name
