@@ -1,18 +1,14 @@
-"""Exceptions as data and back: Celery's ``exc_type``, ``exc_message``, ``exc_module``.
+"""Exceptions as data: Celery's ``exc_type``, ``exc_message``, ``exc_module``.
 
-Nothing on the wire is executed or imported. A class is looked up only in modules this process
-has imported already, only in their own dictionaries (no ``__getattr__`` runs), and only
-subclasses of Exception are made; anything else becomes :class:`~amqflow.errors.TaskFailed`.
+The way back, from data to an exception, is :func:`amqflow.errors.rebuild_exception`.
 """
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import ExceptionInfo
-from amqflow.errors import EncodeError, TaskFailed, TaskRevoked
+from amqflow.errors import EncodeError
 from amqflow.protocol.codec import dumps
 
 if TYPE_CHECKING:
@@ -39,18 +35,6 @@ def describe(exc: BaseException) -> ExceptionInfo:
         args=tuple(_carried(arg) for arg in exc.args),
         text=_text(exc),
     )
-
-
-def rebuild(info: ExceptionInfo) -> Exception:
-    """Return the exception that ``info`` describes, or TaskFailed where its class is not here."""
-    if info.module == REVOKED_MODULE and info.type == REVOKED_TYPE:
-        return TaskRevoked(*info.args)
-    kind = _find(info.module, info.type)
-    made = None if kind is None else _made(kind, info.args)
-    if made is not None:
-        return made
-    name = info.type if info.module in ("", "builtins") else f"{info.module}.{info.type}"
-    return TaskFailed(name, info.text)
 
 
 def to_celery(info: ExceptionInfo) -> dict[str, Any]:
@@ -115,36 +99,3 @@ def _safe_repr(value: Any) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
-
-
-def _find(module: str, qualname: str) -> type[Exception] | None:
-    """Return an Exception class by name from the modules that are imported already."""
-    loaded = sys.modules.get(module)
-    if loaded is None:
-        return None
-    found: Any = loaded
-    for name in qualname.split("."):
-        found = vars(found).get(name) if found is loaded or isinstance(found, type) else None
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
-
-
-def _made(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
-    """Return an instance of ``kind``; where its ``__init__`` takes other arguments, without it.
-
-    An exception whose ``__init__`` passes only some of its arguments on cannot be called with
-    ``args`` again; its type and arguments are still what ``except`` and ``str`` need.
-    """
-    for make in (kind, partial(_without_init, kind)):
-        try:
-            made = make(*args)
-            str(made)
-        except Exception:  # noqa: BLE001, S112 - a task's own methods may raise anything
-            continue
-        return made
-    return None
-
-
-def _without_init(kind: type[Exception], *args: Any) -> Exception:
-    made = kind.__new__(kind, *args)
-    made.args = args
-    return made
