@@ -93,9 +93,8 @@ def _written_fast(value: Any) -> bytes | None:
 def _written_exactly(value: Any, root: str, max_depth: int) -> bytes:
     try:
         text = _ENCODER.encode(value)
-    except EncodeError:
-        raise
-    except (TypeError, ValueError, RecursionError, AttributeError) as exc:
+    except Exception as exc:
+        # A user's own __json__ or property may raise anything.
         problem = _first_problem(value, root, max_depth) or f"{root}: {exc}"
         raise EncodeError(problem) from exc
     if '"__type__"' in text:
@@ -221,7 +220,7 @@ def _inspected(item: Any, path: str) -> tuple[str | None, list[tuple[Any, str]]]
         return None, []
     try:
         return None, [(_plain(item), path)]
-    except Exception as exc:  # noqa: BLE001 - a user's __json__ or property may raise anything
+    except Exception as exc:  # noqa: BLE001 - as above
         return f"{path}: {exc}", []
 
 
@@ -266,8 +265,7 @@ def loads(data: bytes, *, max_depth: int = DEFAULT_LIMITS.max_depth) -> Any:
         raise Undecodable(f"the body is not UTF-8: {exc.reason} at byte {exc.start}") from exc
     if text[:1].isspace():
         text = text.lstrip(_JSON_SPACE)
-    # A tag may hide behind an escaped underscore, "\u005f".
-    decoder = _TAG_DECODER if "__type__" in text or "\\u005" in text else _DECODER
+    decoder = _TAG_DECODER if "__type__" in text or _hides_letters(text) else _DECODER
     try:
         # raw_decode saves two searches for white space that is hardly ever there.
         value, end = decoder.raw_decode(text)
@@ -276,6 +274,14 @@ def loads(data: bytes, *, max_depth: int = DEFAULT_LIMITS.max_depth) -> Any:
         raise
     except (ValueError, RecursionError) as exc:
         raise Undecodable(f"the body is not JSON that can be read: {exc}") from exc
+
+
+#: An escaped letter of ASCII, which nobody writes but a tag may hide behind.
+_ESCAPED_LETTER: Final = re.compile(r"\\u00[567]")
+
+
+def _hides_letters(text: str) -> bool:
+    return "\\u00" in text and _ESCAPED_LETTER.search(text) is not None
 
 
 def _text(value: Any) -> str:

@@ -24,9 +24,10 @@ def deeper_than(data: bytes, limit: int) -> bool:
     if data.count(b"[") + data.count(b"{") <= limit:
         return False
     brackets = _STRING.sub(b"", data).translate(_ONE_KIND, _NO_BRACKET)
-    for peeled in range(_PEELS):
+    peels = min(_PEELS, limit)
+    for peeled in range(peels):
         # Balanced ones cannot nest deeper than half their number; the parser refuses others.
         if len(brackets) <= 2 * (limit - peeled):
             return False
         brackets = brackets.replace(b"[]", b"")
-    return any(map((limit - _PEELS).__lt__, accumulate(map(_STEP.__getitem__, brackets))))
+    return any(map((limit - peels).__lt__, accumulate(map(_STEP.__getitem__, brackets))))
