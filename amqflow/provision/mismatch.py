@@ -28,7 +28,7 @@ _LADDER_HINT: Final = (
     ". The delay ladder is shared by all applications of a virtual host: give them the same "
     "resolution and levels"
 )
-_VALUE: Final = re.compile(r"(?:the value )?'(?P<value>.*)'(?: of type '\w+')?", re.DOTALL)
+_VALUE: Final = re.compile(r"(?:the value )?'(?P<value>.*?)'(?: of type '\w+')?", re.DOTALL)
 
 
 @contextmanager
