@@ -11,7 +11,7 @@ from amqflow.errors import ConfigurationError
 from amqflow.handles import AsyncResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Self, Unpack
 
     from amqflow.abc import Call, Dispatcher
@@ -25,23 +25,22 @@ class Sender(Protocol):
     """What runs a signature: a task, which validates and sends as its own ``apply_async`` does."""
 
     @property
-    def name(self) -> str:
-        """The task's name."""
-        ...
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self) -> Callable[..., Any]:
         """Run here and now."""
         ...
 
-    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    @property
+    def apply(self) -> Callable[..., Any]:
         """Run in this process, as an EagerResult."""
         ...
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    @property
+    def apply_async(self) -> Callable[..., Any]:
         """Send, blocking until the confirm."""
         ...
 
-    async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    @property
+    def aapply_async(self) -> Callable[..., Any]:
         """Send, and return after the confirm."""
         ...
 

@@ -110,7 +110,7 @@ class Stack:
         for hook in self._before_settle:
             try:
                 outcome = hook(message, outcome)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever a hook raises is logged
                 _log.exception("middleware hook %r failed", hook)
         return outcome
 
@@ -124,7 +124,7 @@ def _quietly(hooks: tuple[Callable[..., Any], ...], *values: Any) -> None:
     for hook in hooks:
         try:
             hook(*values)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a hook raises is logged
             _log.exception("middleware hook %r failed", hook)
 
 
