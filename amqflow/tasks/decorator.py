@@ -16,7 +16,7 @@ from typing import (
 )
 
 from amqflow.errors import ConfigurationError
-from amqflow.tasks.registry import SharedTask, TaskRegistry, build_task, shared, task_name
+from amqflow.tasks.registry import SharedTask, TaskRegistry, shared, task_name
 from amqflow.tasks.task import AsyncTask, Task
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from amqflow.tasks.options import GivenOptions
+    from amqflow.tasks.task import TaskApp
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,12 +54,12 @@ class BoundDecorator(Protocol):
 
 
 class TaskDecorator:
-    """Adds ``task`` and ``register_task`` to an application that has ``tasks`` and a ``name``."""
+    """Adds ``task`` and ``register_task`` to an application that has ``tasks`` and ``main``."""
 
     #: The registry; the application makes it.
     tasks: TaskRegistry
-    #: The application's name: the module of tasks declared at a prompt.
-    name: str
+    #: The application's name.
+    main: str
     #: The base class of tasks that name none (Celery's ``task_cls``).
     task_cls: type[Task[Any, Any]] = Task
 
@@ -103,16 +104,7 @@ class TaskDecorator:
         if isinstance(function, Task):
             raise ConfigurationError(f"{function!r} is a task already; declare its function once")
         _check_body(function, "task")
-        task = build_task(
-            function,
-            app=cast("Any", self),
-            main=self.name,
-            options=options,
-            default_base=self.task_cls,
-            namespace=_locals(function, frame),
-        )
-        self.tasks.register(task)
-        return task
+        return self.tasks.declare(function, options, app=self, namespace=_locals(function, frame))
 
     def register_task(
         self, task: Task[P, R] | type[Task[P, R]], **options: Unpack[GivenOptions]
@@ -126,8 +118,8 @@ class TaskDecorator:
         name = given.pop("name", None) or getattr(instance, "name", None)
         given.pop("base", None)
         instance.declare(
-            str(name or task_name(type(instance), self.name)),
-            app=cast("Any", self),
+            str(name or task_name(type(instance), self.main)),
+            app=cast("TaskApp", self),
             options=given,
         )
         self.tasks.register(instance)

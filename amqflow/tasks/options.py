@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -54,7 +54,7 @@ class TaskOptions:
     retry_backoff: float | bool = False
     retry_backoff_max: float = 600.0
     retry_jitter: bool = True
-    retry_kwargs: Mapping[str, Any] = _NO_MAPPING
+    retry_kwargs: Mapping[str, Any] = field(default_factory=lambda: _NO_MAPPING)
     #: Errors that are expected: the task fails, its message is not parked.
     throws: tuple[type[BaseException], ...] = ()
     soft_time_limit: float | None = None
@@ -324,4 +324,4 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 #: Names of the options, for class attributes of custom base classes.
-OPTION_NAMES: Final = frozenset(field.name for field in fields(TaskOptions))
+OPTION_NAMES: Final = frozenset(one.name for one in fields(TaskOptions))

@@ -22,6 +22,26 @@ if TYPE_CHECKING:
 class TaskRegistry(dict[str, Task[Any, Any]]):
     """Tasks by name (``app.tasks``)."""
 
+    def declare(
+        self,
+        function: Callable[..., Any],
+        options: Mapping[str, Any],
+        *,
+        app: Any = None,
+        namespace: Mapping[str, Any] | None = None,
+    ) -> Task[Any, Any]:
+        """Make a function a task of ``app`` and register it (see :meth:`TaskDecorator.task`)."""
+        task = build_task(
+            function,
+            app=app,
+            main=getattr(app, "main", None),
+            options=options,
+            default_base=getattr(app, "task_cls", Task),
+            namespace=namespace,
+        )
+        self.register(task)
+        return task
+
     def register(self, task: Task[Any, Any]) -> None:
         """Add a task.
 
@@ -163,26 +183,20 @@ class SharedTasks:
 
     def add(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         """Register a task in all applications there are and will be."""
-        pending = _Pending(function, options)
         with self._lock:
-            self._pending.append(pending)
+            self._pending.append(_Pending(function, options))
             apps = self._living()
         for app in apps:
-            app.task(**pending.options)(pending.function)
+            app.tasks.declare(function, options, app=app)
 
     def attach(self, app: Any) -> None:
-        """Register all shared tasks in a new application, and make it the current one."""
+        """Register all shared tasks in a new application, which becomes the current one."""
         with self._lock:
             pending = list(self._pending)
-            self._apps = [known for known in self._apps if known() not in {None, app}]
-            self._apps.append(weakref.ref(app))
+            others = [known for known in self._living() if known is not app]
+            self._apps = [weakref.ref(known) for known in (*others, app)]
         for one in pending:
-            app.task(**one.options)(one.function)
-
-    def detach(self, app: Any) -> None:
-        """Forget an application that was closed."""
-        with self._lock:
-            self._apps = [known for known in self._apps if known() not in {None, app}]
+            app.tasks.declare(one.function, one.options, app=app)
 
     def current(self) -> Any:
         """Return the application made last, None where there is none."""
@@ -222,6 +236,7 @@ class SharedTask:
         return type(self._get_current_object())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body here, as a plain call."""
         return self._get_current_object()(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -207,13 +207,15 @@ class Task(Generic[P, R]):
 
     def check_arguments(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return arguments validated and converted by the body's annotations.
 
         Raises:
             InvalidArguments: They do not fit.
         """
-        return self._arguments.check(args, kwargs) if self.options.typing else (args, kwargs)
+        if self.options.typing:
+            return self._arguments.check(args, kwargs)
+        return tuple(args), dict(kwargs)
 
     def encode_result(self, value: Any) -> Any:
         """Return what the body returned, checked by its return annotation, as the codec takes it.

@@ -18,7 +18,7 @@ from amqflow.errors import ConfigurationError, InvalidArguments, InvalidResult
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Arguments = tuple[Sequence[Any], Mapping[str, Any]]
+    Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _EMPTY: Final = inspect.Parameter.empty
 _BY_PLACE: Final = (
@@ -111,7 +111,7 @@ class ArgumentValidator:
             if (
                 (rest.required <= kwargs.keys() <= rest.allowed) if kwargs else not rest.required
             ) and self._all_exact(args, kwargs):
-                return args, kwargs
+                return tuple(args), kwargs if type(kwargs) is dict else dict(kwargs)
         return self._check_slowly(args, kwargs)
 
     def _all_exact(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -133,9 +133,8 @@ class ArgumentValidator:
         checked = self.check(args, kwargs)
         if not self._dump:
             return checked
-        args, kwargs = checked
-        return [to_wire(value) for value in args], {
-            key: to_wire(value) for key, value in kwargs.items()
+        return tuple(to_wire(value) for value in checked[0]), {
+            key: to_wire(value) for key, value in checked[1].items()
         }
 
     def compile(self) -> None:
@@ -206,7 +205,7 @@ class ArgumentValidator:
                 self.signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise InvalidArguments(f"{self._title()}: {error}") from None
-            return args, kwargs
+            return tuple(args), dict(kwargs)
         try:
             new_args, new_kwargs = self._validate(*args, **kwargs)
         except ValidationError as error:
