@@ -1,0 +1,63 @@
+# Every target sets up what it needs from a bare machine; a second run finds it done.
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Beside a private RabbitMQ and Redis, which end with the command.
+WITH_SERVERS := $(BIN)/python -m tests.servers run --
+RABBITMQ4 := .cache/rabbitmq4
+
+# What speaks to a broker, for the run against RabbitMQ 4.
+BROKER_TESTS := $(wildcard $(addprefix tests/,servers transport topology provision producer results worker app deadletters workflow faults))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-rabbitmq4 faults lint format bench lock servers clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
+
+demo: .venv/.installed servers ## index Python's standard library with tasks on a real RabbitMQ
+	@$(WITH_SERVERS) $(BIN)/amqflow demo $(ARGS)
+
+test: .venv/.installed servers ## every test but the slow ones, under 15 minutes
+	$(PYTEST) -m "not slow and not faults_long and not rabbitmq4" $(ARGS)
+
+test-all: .venv/.installed servers ## every test, the slow ones and the long fault scenarios too
+	$(PYTEST) -m "not rabbitmq4" $(ARGS)
+
+test-rabbitmq4: .venv/.installed servers $(RABBITMQ4)/.complete ## broker-facing tests on RabbitMQ 4
+	AMQFLOW_TEST_RABBITMQ=4 $(PYTEST) -m "not slow and not faults_long" $(BROKER_TESTS) $(ARGS)
+
+faults: .venv/.installed servers ## the fault scenarios only: kills, pauses, the ledger
+	$(PYTEST) -s -m "(faults or faults_long) and not rabbitmq4" $(ARGS)
+
+lint: .venv/.installed ## ruff, mypy --strict and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) tests/test_floors.py
+
+format: .venv/.installed ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.installed servers ## compare with Celery, Dramatiq and Taskiq; writes RESULTS.md
+	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## pin the newest versions that the ranges allow
+	tools/lock.sh
+
+servers: ## install RabbitMQ and Redis where missing (root on Debian or Ubuntu); starts nothing
+	@tools/setup-servers.sh
+
+clean: ## remove the virtual environment, RabbitMQ 4 and the caches
+	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
+	rm -rf --one-file-system .cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml requirements.lock tools/setup-venv.sh
+	tools/setup-venv.sh
+	@touch $@
+
+$(RABBITMQ4)/.complete: tools/rabbitmq4.sh
+	tools/rabbitmq4.sh $(RABBITMQ4)
+	@touch $@
