@@ -72,9 +72,10 @@ def redact(url: str) -> str:
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
         user = "***@" if "@" in parts.netloc else ""
-        return urlunsplit((parts.scheme, user + place, parts.path, "", ""))
-    except ValueError:
+        _ = parts.port
+    except ValueError:  # a password may stand where the port should
         return url.partition(":")[0] + "://…"
+    return urlunsplit((parts.scheme, user + place, parts.path, "", ""))
 
 
 def _connection_options(url: str, deadline: float) -> dict[str, Any]:
@@ -84,18 +85,16 @@ def _connection_options(url: str, deadline: float) -> dict[str, Any]:
         ConfigurationError: The URL names no Redis; the message says how one looks.
     """
     shown = redact(url)
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         options = dict(parse_url(url))
-        _ = parts.port
-    except ValueError as exc:
+    except ValueError:
+        # Not "from": the parser quotes what it could not read, which may be a password.
         raise ConfigurationError(
             f"the Redis URL {shown} cannot be read; write redis://[user:password@]host:port/number"
-        ) from exc
+        ) from None
     database = parts.path.strip("/")
-    if parts.scheme != "unix" and database and not database.isascii():
-        raise ConfigurationError(f"the database in {shown} is no number; write …/0")
-    if parts.scheme != "unix" and database and not database.isdigit():
+    if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
         raise ConfigurationError(
             f"the database in {shown} is {database!r}, not a number; write redis://host:port/0"
         )
@@ -194,24 +193,26 @@ class RedisClient:
         """
         self.shown = redact(url)
         self._options = _connection_options(url, deadline)
-        self._pool: ConnectionPool | None = None
+        self._pool = self._new_pool()
 
-    def _connections(self) -> ConnectionPool:
-        if self._pool is None:
-            try:
-                self._pool = ConnectionPool(
-                    **{
-                        **self._options,
-                        "retry": Retry(NoBackoff(), 0),
-                        "retry_on_timeout": False,
-                        "decode_responses": False,
-                        "protocol": 2,
-                        "max_connections": self._options.get("max_connections", 64),
-                    }
-                )
-            except TypeError as exc:
-                raise ConfigurationError(f"an option of {self.shown} is unknown: {exc}") from exc
-        return self._pool
+    def _new_pool(self) -> ConnectionPool:
+        pool = ConnectionPool(
+            **{
+                **self._options,
+                "retry": Retry(NoBackoff(), 0),
+                "retry_on_timeout": False,
+                "decode_responses": False,
+                "protocol": 2,
+                "max_connections": self._options.get("max_connections", 64),
+            }
+        )
+        try:
+            # Options are looked at when a connection is made, connected or not. redis-py leaves
+            # this without annotations, as get_connection and connect below.
+            pool.make_connection()  # type: ignore[no-untyped-call]
+        except TypeError as exc:
+            raise ConfigurationError(f"an option of {self.shown} is unknown: {exc}") from exc
+        return pool
 
     async def command(self, *command: Any) -> Any:
         """Run one command and return its raw answer.
@@ -252,17 +253,15 @@ class RedisClient:
 
     async def subscription(self) -> Subscription:
         """Open a connection of its own for pub/sub; whoever asks closes it."""
-        # redis-py leaves both of these without annotations.
-        connection: AbstractConnection = self._connections().make_connection()  # type: ignore[no-untyped-call]
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         with translated(self.shown):
             await connection.connect()  # type: ignore[no-untyped-call]
         return Subscription(connection, self.shown)
 
     async def close(self) -> None:
         """Close every connection; the next command connects again."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.aclose()
+        pool, self._pool = self._pool, self._new_pool()
+        await pool.aclose()
 
     async def _exchange(self, command: Sequence[Any]) -> Any:
         async with self._connection() as connection:
@@ -276,7 +275,7 @@ class RedisClient:
         Not redis-py's ``execute_command``: its retry and metrics wrappers cost more than the
         exchange itself.
         """
-        pool = self._connections()
+        pool = self._pool
         connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             yield connection

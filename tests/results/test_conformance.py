@@ -115,7 +115,7 @@ async def test_an_unknown_id_is_none(store):
         None,
         0,
         True,
-        "ü \U0001f600 \"quoted\" \\ \x00",
+        'ü \U0001f600 "quoted" \\ \x00',
         [1, 2.5, None, {"a": [[]]}],
         2**80,
         datetime(2026, 11, 23, 1, 2, 3, 456, tzinfo=UTC),
@@ -124,7 +124,19 @@ async def test_an_unknown_id_is_none(store):
         b"\xff\x00",
         {"status": "SUCCESS", "children": None},
     ],
-    ids="none int true str list big datetime decimal uuid bytes dict".split(),
+    ids=[
+        "none",
+        "int",
+        "true",
+        "str",
+        "list",
+        "big",
+        "datetime",
+        "decimal",
+        "uuid",
+        "bytes",
+        "dict",
+    ],
 )
 async def test_a_result_comes_back_as_it_was(store, value):
     task_id = new_id()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import uuid
+from asyncio.subprocess import PIPE
 
 import pytest
 import redis
@@ -150,7 +150,9 @@ async def test_celery_waits_for_and_reads_our_success(store, celery):
     )
     (claim,) = await store.begin([Attempt(task_id)])
     await asyncio.sleep(0.1)
-    await finish(store, Outcome(task_id, SUCCESS, [1, {"b": b"\xff"}], children=("kid",)), claim.fence)
+    await finish(
+        store, Outcome(task_id, SUCCESS, [1, {"b": b"\xff"}], children=("kid",)), claim.fence
+    )
     assert await waiting == [1, {"b": b"\xff"}]
     result = AsyncResult(task_id, app=celery)
     assert result.successful()
@@ -308,24 +310,17 @@ asyncio.run(main(*sys.argv[1:]))
 
 async def test_of_two_processes_exactly_one_runs_each_task(redis_url, store):
     racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, redis_url, owner],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", RACER, redis_url, owner), stdin=PIPE, stdout=PIPE
         )
         for owner in ("a", "b")
     ]
     for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.write("\n")
-        racer.stdin.flush()
-    lines = [
-        line.split()
-        for racer in racers
-        for line in (await asyncio.to_thread(racer.communicate, timeout=60))[0].splitlines()
-    ]
+        assert await racer.stdout.readline() == b"ready\n"
+    printed = await asyncio.wait_for(
+        asyncio.gather(*(racer.communicate(b"\n") for racer in racers)), 60
+    )
+    lines = [line.split() for out, _ in printed for line in out.decode().splitlines()]
     ran = [line[0] for line in lines if line[1] == "run"]
     assert sorted(ran) == sorted(f"race-{n}" for n in range(300))
     assert not [line for line in lines if line[1] == "refused"]
