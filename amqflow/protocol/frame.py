@@ -30,6 +30,8 @@ LONGEST_NAME: Final = 128
 
 _LARGEST_INT: Final = 2**63 - 1
 _SMALLEST_INT: Final = -(2**63)
+#: Seconds from here on pamqp reads as milliseconds (the year 2106).
+_MOMENTS: Final = 2**32
 
 #: What people read and nothing depends on, in the order it goes.
 _CUT_FIRST: Final = (TRACEBACK, "argsrepr", "kwargsrepr", EXCEPTION_MESSAGE)
@@ -103,7 +105,7 @@ def _is_exact(value: Any) -> bool:  # noqa: PLR0911 - one line a type
     if isinstance(value, float):
         return _is_single(value)
     if isinstance(value, datetime):
-        return value.tzinfo is UTC and value.microsecond == 0 and value.timestamp() >= 0
+        return value.tzinfo is UTC and not value.microsecond and 0 <= value.timestamp() < _MOMENTS
     if isinstance(value, bytearray):
         return True
     if type(value) is dict:

@@ -1,0 +1,246 @@
+"""The one way out: route, middleware, encode, address, publish under confirm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from amqflow import signals
+from amqflow.abc import Call, Sent
+from amqflow.errors import NotFound, PublishGroupError, Unroutable
+from amqflow.producer.address import to_exchange, to_queue
+from amqflow.producer.compose import compose
+from amqflow.producer.outgoing import Outgoing
+from amqflow.protocol import Limits, encode
+from amqflow.topology import AppNames, BrokerFacts, Ladder
+from amqflow.topology.ladder import PREFIX
+from amqflow.topology.routes import Address, Destination, Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from amqflow.clock import Clock
+    from amqflow.middleware import Stack
+    from amqflow.protocol import Envelope, TaskMessage
+    from amqflow.settings import Settings
+    from amqflow.tasks import TaskOptions
+    from amqflow.transport import Transport
+
+log = structlog.get_logger("amqflow.producer")
+
+
+class Producer:
+    """Sends calls and messages over one transport, in one event loop."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        app_name: str,
+        settings: Settings,
+        options_of: Callable[[str], TaskOptions | None],
+        routes: Routes,
+        middleware: Stack,
+        clock: Clock,
+        reply_to: Callable[[], str | None],
+    ) -> None:
+        """Wire the parts; nothing connects before the first message.
+
+        Args:
+            transport: the door to the broker.
+            app_name: names the application's forward queue.
+            settings: the application's.
+            options_of: a task's own options by name; None for a task unknown here.
+            routes: offline routing.
+            middleware: its publish hooks run on every message of a call.
+            clock: for delays and expiry.
+            reply_to: the queue replies come to, where the store answers by message.
+        """
+        self.transport = transport
+        self._settings = settings
+        self._options_of = options_of
+        self._routes = routes
+        self._middleware = middleware
+        self._clock = clock
+        self._reply_to = reply_to
+        self._forward = AppNames(app_name).forward
+        self._origin = f"{os.getpid()}@{socket.gethostname()}"
+        self._limits = Limits(max_body=settings.max_message_size)
+        self._ladder: Ladder | None = None
+        self._frame_max = 131072
+
+    async def ladder(self) -> Ladder:
+        """Return the delay ladder this broker's version needs."""
+        if self._ladder is None:
+            server = await self.transport.server()
+            self._frame_max = server.frame_max
+            self._ladder = Ladder.on(
+                BrokerFacts(server.version),
+                self._settings.delay_resolution,
+                self._settings.delay_levels,
+            )
+        return self._ladder
+
+    # -- calls -----------------------------------------------------------------------------
+
+    async def send(self, call: Call) -> Sent:
+        """Send one call; returns after the broker's confirm (see :class:`amqflow.abc.Call`)."""
+        destination = self._destination(call)
+        now = self._clock.now()
+        message = compose(
+            call,
+            self._options_of(call.task),
+            now=now,
+            priority=destination.priority,
+            origin=self._origin,
+            reply_to=self._reply_to(),
+        )
+        if self._middleware.publishes:
+            self._middleware.before_publish(message)
+        # As much as one loop turn of encoding happens before anything waits.
+        envelope = self.encode(message, compression=call.compression)
+        delay = message.eta - now if message.eta is not None else 0.0
+        if delay > 0:
+            ladder = await self.ladder()
+            outgoing = self._delayed(envelope, destination, delay, ladder)
+            exchange, key = outgoing.exchange, outgoing.routing_key
+            envelope = outgoing.envelope
+        else:
+            exchange, key = destination.exchange, destination.routing_key
+        announced = signals.before_task_publish.has_receivers(call.task)
+        if announced:
+            self._announce(signals.before_task_publish, message, envelope, exchange, key)
+        timeout = call.timeout if call.timeout is not None else self._settings.publish_timeout
+        try:
+            await self.transport.publish(
+                envelope, exchange, key, timeout=timeout, retry=call.retry
+            )
+        except (NotFound, Unroutable) as error:
+            raise self._explained(error, message, exchange, destination) from error
+        if signals.after_task_publish.has_receivers(call.task):
+            self._announce(signals.after_task_publish, message, envelope, exchange, key)
+        if self._middleware.publishes:
+            self._middleware.after_publish(message)
+        return Sent(message.id, message.task, destination.queue)
+
+    async def send_many(self, calls: Sequence[Call]) -> list[Sent]:
+        """Send calls pipelined; raises PublishGroupError where some were not confirmed."""
+        answers = await asyncio.gather(*map(self.send, calls), return_exceptions=True)
+        failures = [
+            answer if isinstance(answer, BaseException) else None for answer in answers
+        ]
+        if any(failures):
+            raise PublishGroupError(failures)
+        return [answer for answer in answers if isinstance(answer, Sent)]
+
+    def _destination(self, call: Call) -> Destination:
+        options = self._options_of(call.task)
+        destination = self._routes.resolve(
+            call.task,
+            Address(call.queue, call.exchange, call.routing_key, call.priority),
+            Address(options.queue, options.exchange, options.routing_key, options.priority)
+            if options is not None
+            else Address(),
+            call.args,
+            call.kwargs,
+        )
+        if destination.priority is None and self._settings.task_default_priority is not None:
+            return Destination(
+                destination.exchange,
+                destination.routing_key,
+                destination.queue,
+                self._settings.task_default_priority,
+            )
+        return destination
+
+    def _delayed(
+        self, envelope: Envelope, destination: Destination, delay: float, ladder: Ladder
+    ) -> Outgoing:
+        if destination.queue is not None and not destination.exchange:
+            return to_queue(envelope, destination.queue, delay=delay, ladder=ladder)
+        return to_exchange(
+            envelope,
+            destination.exchange,
+            destination.routing_key,
+            delay=delay,
+            ladder=ladder,
+            forward=self._forward,
+        )
+
+    def _explained(
+        self, error: Exception, message: TaskMessage, exchange: str, destination: Destination
+    ) -> NotFound | Unroutable:
+        """Say which task could not be sent, and what makes it possible."""
+        if exchange.startswith(PREFIX):
+            return NotFound(
+                f"{message.task}: the delay ladder is not on this broker yet ({error}); start a "
+                "worker once, it declares what is missing"
+            )
+        where = (
+            f"queue {destination.queue!r}" if destination.queue else f"exchange {exchange!r}"
+        )
+        kind = Unroutable if isinstance(error, Unroutable) else NotFound
+        return kind(
+            f"{message.task} was not sent, {where} did not take it: start a worker for it "
+            f"(amqflow worker -Q …) or correct the route ({error})"
+        )
+
+    @staticmethod
+    def _announce(
+        signal: signals.Signal,
+        message: TaskMessage,
+        envelope: Envelope,
+        exchange: str,
+        routing_key: str,
+    ) -> None:
+        named: dict[str, Any] = {
+            "body": (message.args, message.kwargs),
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "headers": envelope.headers,
+        }
+        if signal is signals.before_task_publish:
+            named["properties"] = {
+                "correlation_id": envelope.correlation_id,
+                "priority": envelope.priority,
+                "reply_to": envelope.reply_to,
+            }
+            named["declare"] = []
+            named["retry_policy"] = None
+        signal.send(sender=message.task, **named)
+
+    async def unrouted(self, call: Call) -> Outgoing:
+        """Return a call's message addressed to nobody yet, for one that could not be routed."""
+        message = compose(
+            call,
+            self._options_of(call.task),
+            now=self._clock.now(),
+            priority=call.priority,
+            origin=self._origin,
+            reply_to=self._reply_to(),
+        )
+        return Outgoing(self.encode(message), "", "")
+
+    # -- messages --------------------------------------------------------------------------
+
+    def encode(self, message: TaskMessage, *, compression: str | None = None) -> Envelope:
+        """Write a message with this application's bounds."""
+        return encode(
+            message,
+            limits=self._limits,
+            compression=compression or self._settings.task_compression,
+            frame_max=self._frame_max,
+        )
+
+    async def publish(self, outgoing: Outgoing, *, timeout: float | None = None) -> None:
+        """Publish what is encoded and addressed already (retries, next steps, dead letters)."""
+        await self.transport.publish(
+            outgoing.envelope,
+            outgoing.exchange,
+            outgoing.routing_key,
+            timeout=timeout if timeout is not None else self._settings.publish_timeout,
+        )

@@ -1,0 +1,6 @@
+"""The worker: intake, execution, settlement."""
+
+from amqflow.worker.lanes import parse_queues
+from amqflow.worker.worker import Worker, WorkerOptions
+
+__all__ = ["Worker", "WorkerOptions", "parse_queues"]

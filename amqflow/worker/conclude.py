@@ -1,0 +1,112 @@
+"""From what a task returned or raised to the outcome of the attempt. Pure."""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+from typing import TYPE_CHECKING, Any
+
+from amqflow.abc import FAILURE, RETRY, REVOKED, SUCCESS, DeadReason, Outcome
+from amqflow.errors import InvalidResult, Retry, TaskRevoked
+from amqflow.results.exceptions import describe
+
+if TYPE_CHECKING:
+    from amqflow.worker.job import Job
+
+#: Characters of a traceback kept, its end: where the error was raised.
+LONGEST_TRACEBACK = 16 * 1024
+
+
+def conclude(job: Job, result: object, error: BaseException | None, *, now: float) -> Outcome:
+    """Return how an attempt ended.
+
+    Args:
+        job: what ran.
+        result: what it returned.
+        error: what it raised; None where it returned.
+        now: Unix seconds.
+    """
+    if error is None:
+        try:
+            value = job.task.encode_result(result)
+        except InvalidResult as wrong:
+            return _failure(job, wrong, now, park=True)
+        return _outcome(job, SUCCESS, now, result=value)
+    if isinstance(error, Retry):
+        return _retry(job, error, now)
+    if isinstance(error, TaskRevoked):
+        return _outcome(job, REVOKED, now, reason=str(error) or "revoked", park=DeadReason.REVOKED)
+    decision = job.task.decide(error, job.request)
+    if decision.again:
+        return _outcome(
+            job,
+            RETRY,
+            now,
+            exception=describe(error),
+            traceback=_traceback(error),
+            retry_at=now + decision.delay,
+            reason=decision.reason,
+        )
+    return _failure(job, error, now, park=decision.park, reason=decision.reason)
+
+
+def _retry(job: Job, retry: Retry, now: float) -> Outcome:
+    cause = retry.exc if retry.exc is not None else retry
+    return _outcome(
+        job,
+        RETRY,
+        now,
+        exception=describe(cause),
+        traceback=_traceback(cause),
+        retry_at=retry.when if retry.when is not None else now,
+        reason=str(retry),
+        replaced_by=_changes(retry),
+    )
+
+
+def _changes(retry: Retry) -> dict[str, Any] | None:
+    """Return what the next attempt has otherwise than this one."""
+    changes: dict[str, Any] = {}
+    if retry.new_args is not None:
+        changes["args"] = list(retry.new_args)
+    if retry.new_kwargs is not None:
+        changes["kwargs"] = dict(retry.new_kwargs)
+    if retry.options:
+        changes["options"] = dict(retry.options)
+    return changes or None
+
+
+def _failure(
+    job: Job, error: BaseException, now: float, *, park: bool, reason: str = ""
+) -> Outcome:
+    return _outcome(
+        job,
+        FAILURE,
+        now,
+        exception=describe(error),
+        traceback=_traceback(error),
+        park=DeadReason.FAILED if park else None,
+        reason=reason or None,
+    )
+
+
+def _outcome(job: Job, state: str, now: float, **fields: Any) -> Outcome:
+    message = job.message
+    return Outcome(
+        message.id,
+        state,
+        epoch=message.epoch,
+        attempt=message.retries,
+        children=job.request.children if job.request is not None else (),
+        parent_id=message.parent_id,
+        group_id=message.group,
+        date_done=now,
+        **fields,
+    )
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        text = "".join(tracebacks.format_exception(error))
+    except Exception as worse:  # noqa: BLE001 - an exception whose __str__ raises is still one
+        text = f"{type(error).__name__} (its traceback cannot be written: {worse!r})"
+    return text if len(text) <= LONGEST_TRACEBACK else "…" + text[-LONGEST_TRACEBACK:]

@@ -1,0 +1,176 @@
+"""What an ended attempt requires, as a value: what to store, and what to publish (design 5.2).
+
+Pure: given the same stored outcome and message it names the same messages with the same ids, so
+that a redelivery which finds the outcome does the rest without running the task again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from amqflow.abc import RETRY, DeadReason, ExceptionInfo
+from amqflow.canvas import build_call
+from amqflow.producer import Outgoing, to_queue
+from amqflow.protocol import dead_headers, fit_headers, frame_room, republished
+from amqflow.protocol import headers as h
+from amqflow.workflow import following
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from amqflow.abc import Call, Outcome
+    from amqflow.protocol import Envelope, TaskMessage
+    from amqflow.topology import Ladder
+    from amqflow.worker.lanes import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came: enough to send it on, from this process or from another one."""
+
+    envelope: Envelope
+    exchange: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What remains to be done once an outcome stands: messages, and calls that need routing."""
+
+    messages: tuple[Outgoing, ...] = ()
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the ack is all that remains."""
+        return not self.messages and not self.calls
+
+
+NOTHING = Settlement()
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What settlements need to know of the worker they are made in."""
+
+    ladder: Ladder
+    worker: str
+    encode: Callable[[TaskMessage], Envelope]
+    now: Callable[[], float]
+    frame_max: int
+
+    def settlement(
+        self, outcome: Outcome, message: TaskMessage, received: Received, lane: Lane
+    ) -> Settlement:
+        """Return what a stored outcome requires."""
+        if outcome.state == RETRY:
+            return Settlement((self.retried(outcome, message, received, lane),))
+        messages: tuple[Outgoing, ...] = ()
+        if outcome.park is not None and outcome.park in lane.park:
+            messages = (
+                self.parked(
+                    outcome.park,
+                    received,
+                    lane,
+                    exception=outcome.exception,
+                    traceback=outcome.traceback,
+                    attempts=message.retries + 1,
+                    reason=outcome.reason,
+                ),
+            )
+        calls = following(message, outcome)
+        if not messages and not calls:
+            return NOTHING
+        return Settlement(messages, tuple(calls))
+
+    def retried(
+        self, outcome: Outcome, message: TaskMessage, received: Received, lane: Lane
+    ) -> Outgoing:
+        """Return the next attempt: the same task and id, one retry later, by the ladder."""
+        changed: Mapping[str, Any] = outcome.replaced_by or {}
+        again = replace(
+            message,
+            args=list(changed.get("args", message.args)),
+            kwargs=dict(changed.get("kwargs", message.kwargs)),
+            retries=message.retries + 1,
+            eta=outcome.retry_at,
+            extra=self._origin(message.extra, received),
+        )
+        again.extra.pop(h.REDELIVERED, None)
+        queue = lane.queue
+        if options := changed.get("options"):
+            call = build_call(message.task, None, None, options)
+            again.priority = message.priority if call.priority is None else call.priority
+            again.expires = call.expires or message.expires
+            again.time_limit = call.time_limit or message.time_limit
+            again.soft_time_limit = call.soft_time_limit or message.soft_time_limit
+            queue = call.queue or queue
+        delay = (outcome.retry_at or 0.0) - self.now()
+        return to_queue(self.encode(again), queue, delay=delay, ladder=self.ladder)
+
+    def delayed(
+        self, received: Received, lane: Lane, delay: float, **headers: object
+    ) -> Outgoing:
+        """Return a message sent back to its queue by the ladder, unchanged but for ``headers``."""
+        envelope = republished(received.envelope, **self._origin({}, received), **headers)
+        return to_queue(envelope, lane.queue, delay=delay, ladder=self.ladder)
+
+    def moved(self, received: Received, queue: str, **headers: object) -> Outgoing:
+        """Return a message moved to another queue at once."""
+        envelope = republished(received.envelope, **self._origin({}, received), **headers)
+        return Outgoing(envelope, "", queue, queue)
+
+    def parked(
+        self,
+        why: DeadReason,
+        received: Received,
+        lane: Lane,
+        *,
+        exception: ExceptionInfo | None = None,
+        traceback: str | None = None,
+        attempts: int = 0,
+        reason: str | None = None,
+    ) -> Outgoing:
+        """Return the message as a dead letter, with all that is known of its end."""
+        envelope = received.envelope
+        task = envelope.headers.get("task")
+        headers = dead_headers(
+            why,
+            task=task if isinstance(task, str) else "",
+            exception=exception or _described(why, reason),
+            traceback=traceback,
+            worker=self.worker,
+            time=self.now(),
+            attempts=attempts,
+            exchange=str(envelope.headers.get(h.EXCHANGE, received.exchange)),
+            routing_key=str(envelope.headers.get(h.ROUTING_KEY, received.routing_key)),
+            queue=lane.queue,
+        )
+        return Outgoing(
+            self._fitting(republished(envelope, **headers)),
+            lane.dead_exchange,
+            lane.dead_routing_key,
+        )
+
+    def _fitting(self, envelope: Envelope) -> Envelope:
+        """Cut what only people read until the headers fit the connection's frames."""
+        texts = (envelope.message_id, envelope.correlation_id, envelope.reply_to)
+        room = frame_room(self.frame_max, properties=sum(len(text or "") for text in texts))
+        envelope.headers = fit_headers(envelope.headers, room)
+        return envelope
+
+    @staticmethod
+    def _origin(extra: Mapping[str, Any], received: Received) -> dict[str, Any]:
+        """Return ``extra`` with where the caller published to, kept from the first time on."""
+        known = received.envelope.headers
+        return {
+            **extra,
+            h.EXCHANGE: known.get(h.EXCHANGE, received.exchange),
+            h.ROUTING_KEY: known.get(h.ROUTING_KEY, received.routing_key),
+        }
+
+
+def _described(why: DeadReason, reason: str | None) -> ExceptionInfo | None:
+    """Return a sentence about a death that no exception caused in the shape of one."""
+    return ExceptionInfo(str(why), "", (reason,), reason) if reason else None
