@@ -286,7 +286,7 @@ def test_nesting_up_to_the_bound_is_read(levels):
 
 @given(
     st.recursive(
-        st.text('[]{}"\\a'),
+        st.text('[]{}"\\an\n'),
         lambda inner: st.lists(inner, min_size=1) | st.dictionaries(st.text('[]{}"\\'), inner),
     ),
     st.integers(0, 6),

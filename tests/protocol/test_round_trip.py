@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -198,6 +199,13 @@ def test_what_no_receiver_would_take_is_refused_at_the_sender(changes, message):
 def test_an_unknown_compression_is_refused_at_the_sender():
     with pytest.raises(EncodeError, match="unknown compression 'rar'; known are bzip"):
         encode(TaskMessage("i", "t"), compression="rar")
+
+
+def test_a_compression_that_is_not_installed_names_the_package(monkeypatch):
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(EncodeError, match=r"package backports\.zstd: pip install"):
+        encode(TaskMessage("i", "t"), compression="zstd")
 
 
 def test_bounds_hold_at_the_sender():
