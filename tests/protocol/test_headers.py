@@ -76,7 +76,7 @@ def test_a_copy_differs_in_what_must_not_be_kept_and_nothing_else():
     expected = replace(
         delivered, headers={"task": "t", headers.EPOCH: 2}, user_id=None, expiration=None
     )
-    assert republished(delivered, {headers.EPOCH: 2}) == expected
+    assert republished(delivered, **{headers.EPOCH: 2}) == expected
     assert delivered.expiration == "5000"
     assert headers.EPOCH not in delivered.headers
 
