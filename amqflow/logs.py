@@ -159,8 +159,9 @@ def _to_record(
     fields = dict(event)
     words = " ".join(f"{key}={value!r}" for key, value in fields.items())
     line = f"{text} {words}" if words else text
-    # "%" in the text is no format: stdlib formats only when there are arguments.
-    return (line,), {**options, "extra": {"amqflow_event": text, "amqflow_fields": fields}}
+    # "%" in the text is no format: stdlib formats only when there are arguments. Hidden here too,
+    # because a handler that is not ours may write the text.
+    return (redact(line),), {**options, "extra": {"amqflow_event": text, "amqflow_fields": fields}}
 
 
 def _from_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
