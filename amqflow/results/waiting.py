@@ -109,6 +109,10 @@ class Waiting:
                 pass
             finally:
                 await subscription.close()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # A connection error beside the cancellation: the task group reports the error
+                # alone, and closing would wait for ever.
+                raise asyncio.CancelledError
             await asyncio.sleep(backoff.next())
 
     async def _serve(self, subscription: Subscription, backoff: Backoff) -> None:

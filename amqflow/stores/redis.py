@@ -6,8 +6,8 @@ answer was lost. Who calls decides what a second try means; every script here al
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import math
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -159,12 +159,11 @@ class Subscription:
             StoreUnavailable: The connection is gone.
         """
         with translated(self._shown):
-            try:
-                answer = await self._connection.read_response(
-                    timeout=timeout, disconnect_on_error=False
-                )
-            except redis_errors.TimeoutError as exc:
-                raise TimeoutError from exc
+            answer = await self._connection.read_response(
+                timeout=timeout, disconnect_on_error=False
+            )
+        if answer is None:  # redis-py's word for a time-out that the caller set
+            raise TimeoutError
         if not isinstance(answer, list) or len(answer) < 2:  # noqa: PLR2004 - [kind, channel, …]
             return b"", b"", answer
         return answer[0], answer[1], answer[2] if len(answer) > 2 else None  # noqa: PLR2004
@@ -176,6 +175,10 @@ class Subscription:
     async def _send(self, *command: str) -> None:
         with translated(self._shown):
             await self._connection.send_command(*command, check_health=False)
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            # redis-py waits with asyncio.wait_for, which on Python 3.11 swallows a cancellation
+            # that meets the end of the write (cpython issue 86296).
+            raise asyncio.CancelledError
 
 
 class RedisClient:
@@ -298,7 +301,3 @@ def _packed(command: Sequence[str | bytes | int]) -> bytes:
             data = part if isinstance(part, bytes) else b"%d" % part
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
-
-
-#: For :meth:`Subscription.read`: wait for ever.
-FOREVER: Final = math.inf

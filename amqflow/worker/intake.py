@@ -98,7 +98,13 @@ class Intake:
             return
         claims: list[Job] = []
         for delivery, lane in fresh:
-            job = self._admit(delivery, lane)
+            try:
+                job = self._admit(delivery, lane)
+            except Exception as error:
+                # One delivery that breaks our own code must not hold up the turn's others.
+                log.exception("a delivery could not be taken in", queue=lane.queue)
+                self._settler.park(delivery, lane, DeadReason.UNDECODABLE, repr(error))
+                continue
             if job is None:
                 continue
             if job.attempt is not None:
