@@ -1,6 +1,7 @@
 """`python -m tests.servers run -- CMD…`: run a command beside a private RabbitMQ and Redis."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -28,13 +29,13 @@ def main(argv: list[str]) -> int:
         }
         return _run(argv[2:], environment)
     finally:
-        for server in (broker, store):
-            if server.private:
-                server.close()
+        broker.close()
+        store.close()
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
     with subprocess.Popen(command, env=environment) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         while True:
             try:
                 return process.wait()

