@@ -48,7 +48,7 @@ class EagerRun:
             try:
                 args, kwargs = self._task.check_arguments(self._args, self._kwargs)
                 self._task.before_start(self._id, args, kwargs)
-                result = self._task.encode_result(self._task.execute(*args, **kwargs))
+                result = self._carried(self._task.execute(*args, **kwargs))
             except Exception as raised:  # noqa: BLE001 - whatever a task raises is its outcome
                 error = raised
             return self._end(request, result, error)
@@ -61,10 +61,14 @@ class EagerRun:
             try:
                 args, kwargs = self._task.check_arguments(self._args, self._kwargs)
                 self._task.before_start(self._id, args, kwargs)
-                result = self._task.encode_result(await self._task.execute(*args, **kwargs))
+                result = self._carried(await self._task.execute(*args, **kwargs))
             except Exception as raised:  # noqa: BLE001 - whatever a task raises is its outcome
                 error = raised
             return self._end(request, result, error)
+
+    def _carried(self, value: Any) -> Any:
+        """Return a result as a caller would read it from a store: checked there and back."""
+        return self._task.decode_result(self._task.encode_result(value))
 
     def _begin(self) -> Request:
         call, task = self._call, self._task

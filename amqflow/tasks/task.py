@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 import types
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
 from amqflow.canvas import CallOptions, Signature, build_call
 from amqflow.canvas.call import parse_moment, positive_seconds
@@ -15,7 +15,7 @@ from amqflow.handles import AsyncResult, EagerResult
 from amqflow.tasks.context import Request, parent_request, request_of, running
 from amqflow.tasks.eager import EagerRun
 from amqflow.tasks.options import OPTION_NAMES, TaskOptions, read_options
-from amqflow.tasks.retry import RetryDecision, autoretry_delay, decide
+from amqflow.tasks.retry import RetryDecision, decide
 from amqflow.tasks.validate import ArgumentValidator, ResultValidator, shown, to_wire
 
 if TYPE_CHECKING:
@@ -452,8 +452,8 @@ class Task(Generic[P, R]):
             exc: Raised in place of MaxRetriesExceeded after the last attempt.
             throw: Raise; False returns the Retry.
             eta: When to run again.
-            countdown: Seconds until then; default: the backoff if one is declared and an
-                exception is given, else ``default_retry_delay``.
+            countdown: Seconds until then; default: ``default_retry_delay`` (the backoff is
+                autoretry's, as in Celery).
             max_retries: For this call only, in place of the option.
             **options: Execution options of the next attempt (``priority``, ``time_limit``…).
 
@@ -464,40 +464,33 @@ class Task(Generic[P, R]):
         """
         request = self.request
         if request.called_directly:
-            _raise(exc or Retry("the task can be retried; this was a plain call"))
+            raise exc or Retry("the task can be retried; this was a plain call")
         if eta is not None and countdown is not None:
             raise ValueError(f"{self.name}: give countdown or eta, not both")
         most = self.options.max_retries if max_retries is None else max_retries
         if most is not None and request.retries >= most:
             request.update(exhausted=True)
-            _raise(
-                exc
-                or MaxRetriesExceeded(
-                    f"can't retry {self.name}[{request.id}] after {request.retries} retries: "
-                    f"args {shown(request.args)}, kwargs {shown(request.kwargs)}"
-                )
+            raise exc or MaxRetriesExceeded(
+                f"can't retry {self.name}[{request.id}] after {request.retries} retries: "
+                f"args {shown(request.args)}, kwargs {shown(request.kwargs)}"
             )
         new_args, new_kwargs = self._changed_arguments(request, args, kwargs)
         retry = Retry(
             exc=exc,
-            when=self._retry_at(request, eta, countdown),
+            when=self._retry_at(eta, countdown),
             new_args=new_args,
             new_kwargs=new_kwargs,
             options=_retry_options(self.name, options),
         )
         if throw:
-            _raise(retry)
+            raise retry
         return retry
 
-    def _retry_at(
-        self, request: Request, eta: datetime | None, countdown: float | timedelta | None
-    ) -> float:
+    def _retry_at(self, eta: datetime | None, countdown: float | timedelta | None) -> float:
         if eta is not None:
             return parse_moment(eta)
         if countdown is not None:
             return time.time() + (positive_seconds(countdown) if countdown else 0.0)
-        if self.options.retry_backoff and self.options.autoretry_for:
-            return time.time() + autoretry_delay(self.options, request.retries)
         return time.time() + self.options.default_retry_delay
 
     def _changed_arguments(
@@ -592,8 +585,3 @@ def _retry_options(task: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
     if options:
         build_call(task, None, None, options)
     return options
-
-
-def _raise(error: BaseException) -> NoReturn:
-    """Raise with the exception being handled as the cause, so that both tracebacks are seen."""
-    raise error

@@ -210,6 +210,11 @@ class ArgumentValidator:
             new_args, new_kwargs = self._validate(*args, **kwargs)
         except ValidationError as error:
             raise InvalidArguments(self._explain(error)) from None
+        except Exception as error:
+            # A validator of the user's own may raise anything; the arguments still do not fit.
+            raise InvalidArguments(
+                f"{self._title()}: validation failed with {shown(error)}"
+            ) from error
         # The validator fills in defaults; they stay the body's own, so that a default changed
         # later holds for messages sent before, and one that JSON cannot carry does no harm.
         if len(new_args) == len(args) and len(new_kwargs) == len(kwargs):
@@ -239,15 +244,29 @@ class ArgumentValidator:
             return f"unexpected argument {name}"
         if kind == "multiple_argument_values":
             return f"argument {name} was given twice"
-        expected = detail["msg"].removeprefix("Input should be ")
-        return f"argument {name}{place}: expected {expected}, got {shown(detail['input'])}"
+        return f"argument {name}{place}: {_expectation(detail)}"
 
     def _title(self) -> str:
         return f"{self._name}{self._shown_signature()}"
 
     def _shown_signature(self) -> str:
-        text = str(self.signature.replace(return_annotation=_EMPTY))
+        parameters = [
+            one.replace(annotation=_Unquoted(one.annotation))
+            if isinstance(one.annotation, str)
+            else one
+            for one in self.signature.parameters.values()
+        ]
+        text = str(inspect.Signature(parameters))
         return text if len(text) <= 2 * _MAX_SHOWN else "(…)"
+
+
+class _Unquoted(str):
+    """An annotation under ``from __future__ import annotations``, shown as it was written."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class ResultValidator:
@@ -314,10 +333,11 @@ class ResultValidator:
         except ValidationError as error:
             detail = error.errors(include_url=False, include_context=False)[0]
             place = "".join(f"[{part!r}]" for part in detail["loc"])
-            expected = detail["msg"].removeprefix("Input should be ")
+            raise InvalidResult(f"{self._name}: result{place}: {_expectation(detail)}") from None
+        except Exception as error:
             raise InvalidResult(
-                f"{self._name}: result{place}: expected {expected}, got {shown(detail['input'])}"
-            ) from None
+                f"{self._name}: result: validation failed with {shown(error)}"
+            ) from error
 
 
 class Hints:
@@ -418,6 +438,14 @@ def to_wire(value: Any) -> Any:
         return pydantic_core.to_jsonable_python(value, by_alias=True)
     except pydantic_core.PydanticSerializationError:
         return value  # the codec names it, with its place
+
+
+def _expectation(detail: Any) -> str:
+    """Return one of pydantic's errors as "expected …, got …"."""
+    message = detail["msg"]
+    if message.startswith("Input should be "):
+        message = "expected " + message.removeprefix("Input should be ")
+    return f"{message}, got {shown(detail['input'])}"
 
 
 def shown(value: Any) -> str:
