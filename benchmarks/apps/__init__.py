@@ -1,0 +1,1 @@
+"""One module per contestant: its task, its publisher, its worker. Each runs in its own process."""
