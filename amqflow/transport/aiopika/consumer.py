@@ -13,7 +13,8 @@ from amqflow.backoff import Backoff
 from amqflow.errors import AmqflowError, BrokerUnavailable, ChannelLost
 from amqflow.transport.acks import AckBatch
 from amqflow.transport.aiopika.faults import translated
-from amqflow.transport.aiopika.frames import FrameTap, FrameWriter
+from amqflow.transport.aiopika.frames import FrameWriter
+from amqflow.transport.aiopika.stream import Tap
 from amqflow.transport.seam import CALL_TIMEOUT, Delivery
 
 if TYPE_CHECKING:
@@ -49,15 +50,17 @@ class _Session:
         self._batch = AckBatch()
         self.writer = FrameWriter(channel)
         self.writer.collect = self._acks
-        FrameTap(channel, on_deliver=self._on_deliver, on_cancel=on_cancel)
+        self.tap = Tap(on_deliver=self._on_deliver)
+        channel.on_consumer_cancel_callbacks.add(lambda _: on_cancel())
         channel.closing.add_done_callback(lambda _: self.writer.close())
 
     @property
     def live(self) -> bool:
         return not self.channel.is_closed
 
-    def _on_deliver(self, method: Any, envelope: Envelope) -> None:
-        tag: int = method.delivery_tag
+    def _on_deliver(
+        self, tag: int, redelivered: bool, exchange: str, routing_key: str, envelope: Envelope
+    ) -> None:
         self._batch.delivered(tag)
         self._on_delivery(
             Delivery(
@@ -65,9 +68,9 @@ class _Session:
                 tag,
                 envelope,
                 queue=self._queue,
-                exchange=method.exchange,
-                routing_key=method.routing_key,
-                redelivered=method.redelivered,
+                exchange=exchange,
+                routing_key=routing_key,
+                redelivered=redelivered,
             )
         )
 
@@ -149,8 +152,8 @@ class AioPikaConsumer:
 
     async def _serve(self, backoff: Backoff) -> None:
         """Open a channel, subscribe, and stay until it is lost."""
-        channel = await self._link.channel()
-        session = _Session(channel, self._queue, self._on_delivery, self._cancelled)
+        session = await self._link.tapped_channel(self._make_session)
+        channel = session.channel
         self._session = session
         closing = channel.closing
         try:
@@ -176,6 +179,10 @@ class AioPikaConsumer:
             error = None if closing.cancelled() else closing.exception()
             message = f"consuming queue {self._queue!r}: {error or 'the channel closed'}"
             raise ChannelLost(message)
+
+    def _make_session(self, channel: AbstractChannel) -> tuple[_Session, Tap]:
+        session = _Session(channel, self._queue, self._on_delivery, self._cancelled)
+        return session, session.tap
 
     async def _next_event(self, closing: asyncio.Future[Any]) -> None:
         wake = asyncio.ensure_future(self._wake.wait())
@@ -274,4 +281,4 @@ class AioPikaConsumer:
 
 
 async def _unused(_: object) -> None:
-    """Stand where aiormq wants a callback; FrameTap takes the deliveries before it."""
+    """Stand where aiormq wants a callback; the tap takes the deliveries before it."""

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aio_pika
 import structlog
+from aio_pika.abc import ConnectionParameter
 from yarl import URL
 
 from amqflow.backoff import Backoff
 from amqflow.errors import AccessRefused, AppClosed, BrokerUnavailable
 from amqflow.transport.aiopika.faults import translate, translated
+from amqflow.transport.aiopika.stream import FrameStreams
 from amqflow.transport.seam import CALL_TIMEOUT, ServerInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiormq.abc import AbstractChannel, AbstractConnection
 
+    from amqflow.transport.aiopika.stream import FrameStream, Tap
+
 log = structlog.get_logger("amqflow.transport")
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+
+T = TypeVar("T")
+
+
+class _Connection(aio_pika.Connection):
+    """aio-pika's connection, with aiormq's ``transport_factory`` among its parameters."""
+
+    PARAMETERS = (
+        *aio_pika.Connection.PARAMETERS,
+        ConnectionParameter(name="transport_factory", parser=_as_it_is, is_kwarg=True),
+    )
 
 
 class Link:
@@ -38,6 +61,7 @@ class Link:
         self._not_before = 0.0
         self._connection: aio_pika.abc.AbstractConnection | None = None
         self._raw: AbstractConnection | None = None
+        self._stream: FrameStream | None = None
         self._closed = False
         self.generation = 0
 
@@ -82,12 +106,13 @@ class Link:
         with translated(doing):
             try:
                 async with asyncio.timeout(self._timeout):
-                    connection = await aio_pika.connect(
-                        self._url,
-                        timeout=self._timeout,
+                    streams = FrameStreams()
+                    connection = _Connection(
+                        self._url.update_query(heartbeat=self._heartbeat),
                         client_properties={"connection_name": self._name},
-                        heartbeat=self._heartbeat,
+                        transport_factory=streams,
                     )
+                    await connection.connect(timeout=self._timeout)
             except (AccessRefused, BrokerUnavailable):
                 raise
             except Exception as error:
@@ -102,6 +127,7 @@ class Link:
             raise BrokerUnavailable(message)
         self._connection = connection
         self._raw = transport.connection
+        self._stream = streams.stream
         self.generation += 1
         self._backoff.reset()
         self._not_before = 0.0
@@ -110,9 +136,37 @@ class Link:
 
     async def channel(self) -> AbstractChannel:
         """Open a channel without publisher confirms."""
+        channel, _ = await self._open_channel()
+        return channel
+
+    async def tapped_channel(self, make: Callable[[AbstractChannel], tuple[T, Tap]]) -> T:
+        """Open a channel whose content frames go to a tap.
+
+        Args:
+            make: returns what is built on the channel, and its tap.
+        """
+        channel, stream = await self._open_channel()
+        built, tap = make(channel)
+        number = channel.number
+        stream.taps[number] = tap
+
+        def untap(_: object) -> None:
+            # The number is given to another channel once the broker has confirmed the close.
+            if stream.taps.get(number) is tap:
+                del stream.taps[number]
+
+        channel.closing.add_done_callback(untap)
+        return built
+
+    async def _open_channel(self) -> tuple[AbstractChannel, FrameStream]:
         connection = await self.connection()
+        stream = self._stream
+        if stream is None:  # pragma: no cover - set with the connection
+            message = "the connection has no stream"
+            raise BrokerUnavailable(message)
         with translated(f"opening a channel at {self.address}"):
-            return await connection.channel(publisher_confirms=False, timeout=CALL_TIMEOUT)
+            channel = await connection.channel(publisher_confirms=False, timeout=CALL_TIMEOUT)
+        return channel, stream
 
     async def server(self) -> ServerInfo:
         """Return what the broker says of itself."""

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pamqp.frame
 import structlog
 from pamqp import commands
-from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
 
 from amqflow.backoff import Backoff
 from amqflow.errors import (
@@ -24,7 +22,9 @@ from amqflow.errors import (
     Unroutable,
 )
 from amqflow.transport.aiopika.faults import translate, translated
-from amqflow.transport.aiopika.frames import FrameTap, FrameWriter, properties_of
+from amqflow.transport.aiopika.content import write_content
+from amqflow.transport.aiopika.frames import FrameWriter
+from amqflow.transport.aiopika.stream import Tap
 from amqflow.transport.seam import CALL_TIMEOUT
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Session:
         self._body_max = max(4096, channel.connection.connection_tune.frame_max or 131072) - 8
         self._by_id: dict[str, tuple[int, asyncio.Future[None]]] = {}
         self._addresses: dict[tuple[str, str], bytes] = {}
-        FrameTap(channel, on_return=self._on_return, on_confirm=self._on_confirm)
+        self.tap = Tap(on_return=self._on_return, on_confirm=self._on_confirm)
         channel.closing.add_done_callback(self._on_closed)
 
     @property
@@ -83,26 +83,14 @@ class _Session:
             if len(self._addresses) >= ADDRESSES:
                 self._addresses.clear()
             self._addresses[address] = publish
-        body = envelope.body
-        header = pamqp.frame.marshal(
-            ContentHeader(body_size=len(body), properties=properties_of(envelope)), number
-        )
-        size = self._body_max
-        chunks = (
-            [pamqp.frame.marshal(ContentBody(body), number)]
-            if 0 < len(body) <= size
-            else [
-                pamqp.frame.marshal(ContentBody(body[start : start + size]), number)
-                for start in range(0, len(body), size)
-            ]
-        )
+        content = write_content(envelope, number, self._body_max)
         self._tag += 1
         tag = self._tag
         future: asyncio.Future[None] = self.loop.create_future()
         self.in_flight[tag] = future
         if envelope.message_id:
             self._by_id[envelope.message_id] = (tag, future)
-        self.writer.write(publish, header, *chunks)
+        self.writer.write(publish, content)
         return tag, future
 
     def forget(self, tag: int, message_id: str | None) -> None:
@@ -111,15 +99,17 @@ class _Session:
         if message_id and (entry := self._by_id.get(message_id)) and entry[0] == tag:
             del self._by_id[message_id]
 
-    def _on_return(self, method: Any, envelope: Envelope) -> None:
+    def _on_return(
+        self, reply_text: str, exchange: str, routing_key: str, envelope: Envelope
+    ) -> None:
         entry = self._by_id.get(envelope.message_id or "")
         if entry is None or entry[1].done():
             return
-        where = f"exchange {method.exchange!r}" if method.exchange else "the default exchange"
+        where = f"exchange {exchange!r}" if exchange else "the default exchange"
         entry[1].set_exception(
             Unroutable(
                 f"no queue took the message: {where} has no binding for routing key "
-                f"{method.routing_key!r} ({method.reply_text}); declare the queue or start a "
+                f"{routing_key!r} ({reply_text}); declare the queue or start a "
                 "worker that does"
             )
         )
@@ -261,11 +251,11 @@ class Publisher:
         async with self._opening:
             if self._session is not None and self._session.live:
                 return self._session
-            channel = await self._link.channel()
+            session = await self._link.tapped_channel(_make_session)
             with translated("asking for publisher confirms"):
-                await channel.rpc(commands.Confirm.Select(), timeout=CALL_TIMEOUT)
-            self._session = _Session(channel)
-            return self._session
+                await session.channel.rpc(commands.Confirm.Select(), timeout=CALL_TIMEOUT)
+            self._session = session
+            return session
 
     async def _check(self, session: _Session, exchange: str) -> None:
         """Ask once, on a channel of its own, whether the exchange exists.
@@ -305,6 +295,11 @@ class Publisher:
         if session is not None and session.live:
             await session.writer.drain()
             await session.channel.close()
+
+
+def _make_session(channel: AbstractChannel) -> tuple[_Session, Tap]:
+    session = _Session(channel)
+    return session, session.tap
 
 
 def _expire(future: asyncio.Future[None]) -> None:

@@ -1,0 +1,278 @@
+"""Content headers to bytes and back, fast for what tasks carry; pamqp does all the rest.
+
+A task's headers are texts, small integers, booleans and nothing. Walking those here costs a third
+of pamqp's general way; a table with anything else is handed to pamqp whole, so that the values
+are pamqp's in every case.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from struct import Struct, pack
+from struct import error as StructError  # noqa: N812 - an exception's name
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import pamqp.frame
+from pamqp import commands
+from pamqp.header import ContentHeader
+
+from amqflow.protocol import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FRAME: Final = Struct(">BHL")
+_HEADER: Final = Struct(">HHQH")
+_LONG: Final = Struct(">L")
+_INT: Final = Struct(">i")
+_LONGLONG: Final = Struct(">q")
+_STAMP: Final = Struct(">Q")
+
+FRAME_END: Final = b"\xce"
+_FRAME_HEADER: Final = 2
+_FRAME_BODY: Final = 3
+_BASIC: Final = 60
+
+# Property flags (AMQP 0-9-1, 4.2.6.1), the first property in the highest bit.
+_CONTENT_TYPE: Final = 1 << 15
+_CONTENT_ENCODING: Final = 1 << 14
+_HEADERS: Final = 1 << 13
+_DELIVERY_MODE: Final = 1 << 12
+_PRIORITY: Final = 1 << 11
+_CORRELATION_ID: Final = 1 << 10
+_REPLY_TO: Final = 1 << 9
+_EXPIRATION: Final = 1 << 8
+_MESSAGE_ID: Final = 1 << 7
+_TIMESTAMP: Final = 1 << 6
+_TYPE: Final = 1 << 5
+_USER_ID: Final = 1 << 4
+_APP_ID: Final = 1 << 3
+_RARE: Final = 0b111  # cluster-id, and the bit that announces more flags
+
+_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+
+
+class _Unusual(Exception):  # noqa: N818 - a way out, not an error
+    """A table holds a type this module leaves to pamqp."""
+
+
+# -- reading -------------------------------------------------------------------------------
+
+
+def read_header(frame: bytes) -> tuple[int, Envelope]:
+    """Return the body's size and the properties of a whole content header frame.
+
+    The envelope's body is still empty.
+    """
+    try:
+        return _read_header(frame)
+    except (_Unusual, StructError, IndexError, UnicodeDecodeError, OverflowError, ValueError):
+        _, _, header = pamqp.frame.unmarshal(frame)
+        return _translated(cast("ContentHeader", header))
+
+
+def _read_header(frame: bytes) -> tuple[int, Envelope]:
+    _, _, size, flags = _HEADER.unpack_from(frame, 7)
+    if flags & _RARE:
+        raise _Unusual
+    at = 7 + _HEADER.size
+    envelope = Envelope(b"", {}, None, None, 1)
+    if flags & _CONTENT_TYPE:
+        envelope.content_type, at = _short(frame, at)
+    if flags & _CONTENT_ENCODING:
+        envelope.content_encoding, at = _short(frame, at)
+    if flags & _HEADERS:
+        envelope.headers, at = _table(frame, at)
+    if flags & _DELIVERY_MODE:
+        envelope.delivery_mode = frame[at]
+        at += 1
+    if flags & _PRIORITY:
+        envelope.priority = frame[at]
+        at += 1
+    if flags & _CORRELATION_ID:
+        envelope.correlation_id, at = _short(frame, at)
+    if flags & _REPLY_TO:
+        envelope.reply_to, at = _short(frame, at)
+    if flags & _EXPIRATION:
+        envelope.expiration, at = _short(frame, at)
+    if flags & _MESSAGE_ID:
+        envelope.message_id, at = _short(frame, at)
+    if flags & _TIMESTAMP:
+        envelope.timestamp = datetime.fromtimestamp(_STAMP.unpack_from(frame, at)[0], UTC)
+        at += 8
+    if flags & _TYPE:
+        envelope.type, at = _short(frame, at)
+    if flags & _USER_ID:
+        envelope.user_id, at = _short(frame, at)
+    if flags & _APP_ID:
+        envelope.app_id, at = _short(frame, at)
+    return size, envelope
+
+
+def _short(frame: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + frame[at]
+    return frame[at + 1 : end].decode(), end
+
+
+def _table(frame: bytes, at: int) -> tuple[dict[str, Any], int]:
+    end = at + 4 + _LONG.unpack_from(frame, at)[0]
+    at += 4
+    table: dict[str, Any] = {}
+    while at < end:
+        stop = at + 1 + frame[at]
+        name = frame[at + 1 : stop].decode()
+        kind = frame[stop]
+        at = stop + 1
+        if kind == 83:  # noqa: PLR2004 - "S", a long string
+            stop = at + 4 + _LONG.unpack_from(frame, at)[0]
+            table[name] = frame[at + 4 : stop].decode()
+            at = stop
+        elif kind == 86:  # noqa: PLR2004 - "V", nothing
+            table[name] = None
+        elif kind == 73:  # noqa: PLR2004 - "I"
+            table[name] = _INT.unpack_from(frame, at)[0]
+            at += 4
+        elif kind == 116:  # noqa: PLR2004 - "t"
+            table[name] = frame[at] != 0
+            at += 1
+        elif kind == 108:  # noqa: PLR2004 - "l"
+            table[name] = _LONGLONG.unpack_from(frame, at)[0]
+            at += 8
+        elif kind == 98:  # noqa: PLR2004 - "b"
+            table[name] = frame[at] - 256 if frame[at] > 127 else frame[at]  # noqa: PLR2004
+            at += 1
+        else:
+            raise _Unusual
+    if at != end:
+        raise _Unusual
+    return table, end
+
+
+def _translated(header: ContentHeader) -> tuple[int, Envelope]:
+    """Return pamqp's reading as an envelope."""
+    properties = header.properties
+    return header.body_size, Envelope(
+        body=b"",
+        headers=cast("dict[str, Any]", properties.headers or {}),
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        delivery_mode=properties.delivery_mode or 1,
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=properties.expiration,
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.message_type,
+        user_id=properties.user_id,
+        app_id=properties.app_id,
+    )
+
+
+# -- writing -------------------------------------------------------------------------------
+
+
+def write_content(envelope: Envelope, channel: int, body_max: int) -> bytes:
+    """Return the header frame and the body frames of a message.
+
+    Args:
+        envelope: the message.
+        channel: the channel's number.
+        body_max: bytes of one body frame's payload, ``frame_max`` less 8.
+    """
+    try:
+        payload = _write_header(envelope)
+        parts = [_FRAME.pack(_FRAME_HEADER, channel, len(payload)), payload, FRAME_END]
+    except (_Unusual, StructError, ValueError):
+        header = ContentHeader(body_size=len(envelope.body), properties=_properties(envelope))
+        parts = [pamqp.frame.marshal(header, channel)]
+    body = envelope.body
+    if len(body) <= body_max:
+        if body:
+            parts += (_FRAME.pack(_FRAME_BODY, channel, len(body)), body, FRAME_END)
+    else:
+        for start in range(0, len(body), body_max):
+            chunk = body[start : start + body_max]
+            parts += (_FRAME.pack(_FRAME_BODY, channel, len(chunk)), chunk, FRAME_END)
+    return b"".join(parts)
+
+
+def _write_header(envelope: Envelope) -> bytes:
+    flags = _DELIVERY_MODE
+    parts: list[bytes] = [b""]
+    if envelope.content_type:
+        flags |= _CONTENT_TYPE
+        parts.append(_short_text(envelope.content_type))
+    if envelope.content_encoding:
+        flags |= _CONTENT_ENCODING
+        parts.append(_short_text(envelope.content_encoding))
+    if envelope.headers:
+        flags |= _HEADERS
+        parts.append(_table_bytes(envelope.headers))
+    parts.append(bytes((envelope.delivery_mode,)))
+    if envelope.priority is not None:
+        flags |= _PRIORITY
+        parts.append(bytes((envelope.priority,)))
+    if envelope.correlation_id:
+        flags |= _CORRELATION_ID
+        parts.append(_short_text(envelope.correlation_id))
+    if envelope.reply_to:
+        flags |= _REPLY_TO
+        parts.append(_short_text(envelope.reply_to))
+    if envelope.expiration:
+        flags |= _EXPIRATION
+        parts.append(_short_text(envelope.expiration))
+    if envelope.message_id:
+        flags |= _MESSAGE_ID
+        parts.append(_short_text(envelope.message_id))
+    if envelope.timestamp is not None:
+        flags |= _TIMESTAMP
+        parts.append(_STAMP.pack(int(envelope.timestamp.timestamp())))
+    if envelope.type or envelope.user_id or envelope.app_id:
+        raise _Unusual
+    parts[0] = _HEADER.pack(_BASIC, 0, len(envelope.body), flags)
+    return b"".join(parts)
+
+
+def _short_text(text: str) -> bytes:
+    data = text.encode()
+    return bytes((len(data),)) + data  # ValueError above 255 bytes: pamqp says it better
+
+
+def _table_bytes(table: Mapping[str, Any]) -> bytes:
+    parts: list[bytes] = [b""]
+    for name, value in table.items():
+        key = name.encode()
+        parts.append(bytes((len(key),)) + key)
+        kind = type(value)
+        if kind is str:
+            data = value.encode()
+            parts.append(b"S" + _LONG.pack(len(data)) + data)
+        elif value is None:
+            parts.append(b"V")
+        elif kind is bool:
+            parts.append(b"t\x01" if value else b"t\x00")
+        elif kind is int and _INT_MIN <= value <= _INT_MAX:
+            parts.append(b"I" + _INT.pack(value))
+        else:
+            raise _Unusual
+    body = b"".join(parts)
+    return pack(">L", len(body)) + body
+
+
+def _properties(envelope: Envelope) -> commands.Basic.Properties:
+    return commands.Basic.Properties(
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        headers=envelope.headers,
+        delivery_mode=envelope.delivery_mode,
+        priority=envelope.priority,
+        correlation_id=envelope.correlation_id,
+        reply_to=envelope.reply_to,
+        expiration=envelope.expiration,
+        message_id=envelope.message_id,
+        timestamp=envelope.timestamp,
+        message_type=envelope.type,
+        user_id=envelope.user_id,
+        app_id=envelope.app_id,
+    )
