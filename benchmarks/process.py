@@ -45,7 +45,7 @@ class Child:
             self._process = subprocess.Popen(
                 [*guard, *argv],
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment),
+                env=_inherited() | {"PYTHONPATH": str(ROOT)} | dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -123,6 +123,14 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def _inherited() -> dict[str, str]:
+    """Return our environment without amqflow's settings: a job says all a child is to know.
+
+    AMQFLOW_BACKEND would make amqflow keep results where its peers keep none.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("AMQFLOW_")}
 
 
 def python(module: str, *arguments: str) -> list[str]:
