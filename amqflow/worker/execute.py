@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -15,8 +16,9 @@ from amqflow.worker.soft import SoftLimit
 from amqflow.worker.threads import ThreadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from amqflow.worker.hooks import Around
     from amqflow.worker.job import Job
 
 log = structlog.get_logger("amqflow.worker")
@@ -31,6 +33,7 @@ class Executor:
         slots: int,
         on_done: Callable[[list[tuple[Job, object, BaseException | None]]], None],
         on_start: Callable[[Job], None],
+        around: Around,
     ) -> None:
         """Run in the running loop."""
         self._loop = asyncio.get_running_loop()
@@ -38,6 +41,7 @@ class Executor:
         self._slots = slots
         self._on_done = on_done
         self._on_start = on_start
+        self._around = around
         self._ready = ReadyHeap()
         self._open = True
         self._tasks: dict[asyncio.Task[None], Job] = {}
@@ -92,7 +96,7 @@ class Executor:
             with _bound(job):
                 self._on_start(job)
                 with running(job.task, job.request):
-                    work = job.task.run_async(*job.args, **job.kwargs)
+                    work = self._work(job)
                     if job.soft_time_limit:
                         work = SoftLimit(job.soft_time_limit).run(work)
                     if job.time_limit:
@@ -109,6 +113,11 @@ class Executor:
         except BaseException as raised:  # noqa: BLE001 - whatever a task raises is its outcome
             error = raised
         self._on_done([(job, result, error)])
+
+    def _work(self, job: Job) -> Coroutine[Any, Any, object]:
+        if not self._around.wanted(job):
+            return job.task.run_async(*job.args, **job.kwargs)
+        return self._around.acall(job, partial(job.task.run_async, *job.args, **job.kwargs))
 
     @staticmethod
     async def _hard(work: Any, seconds: float) -> object:
@@ -134,6 +143,8 @@ class Executor:
         with _bound(job):
             self._on_start(job)
             with running(job.task, job.request):
+                if self._around.wanted(job):
+                    return self._around.call(job)
                 return job.task.execute(*job.args, **job.kwargs)
 
     def _take_for_thread(self) -> Job | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from amqflow.abc import ResultStore
     from amqflow.clock import Clock
+    from amqflow.middleware import Stack
     from amqflow.protocol import Limits, TaskMessage
     from amqflow.tasks import TaskRegistry
     from amqflow.transport import Delivery
@@ -64,6 +65,7 @@ class Intake:
         clock: Clock,
         owner: str,
         on_job: Callable[[Job], None],
+        middleware: Stack,
     ) -> None:
         """Wire the parts, in the running loop; ``on_job`` completes a job that may run."""
         self._loop = asyncio.get_running_loop()
@@ -76,6 +78,7 @@ class Intake:
         self._clock = clock
         self._owner = owner
         self._on_job = on_job
+        self._middleware = middleware
         self._fresh: list[tuple[Delivery, Lane]] = []
         self._claiming: set[asyncio.Task[None]] = set()
         self._waiting: dict[Job, asyncio.TimerHandle] = {}
@@ -126,6 +129,13 @@ class Intake:
         except Undecodable as error:
             self._settler.park(delivery, lane, DeadReason.UNDECODABLE, str(error))
             return None
+        if self._middleware.receives:
+            try:
+                self._middleware.after_receive(message)
+            except Exception as error:  # noqa: BLE001 - whatever a hook raises parks the message
+                text = f"refused by middleware: {error!r}"
+                self._settler.park(delivery, lane, DeadReason.FAILED, text)
+                return None
         if not lane.suspect and self._suspected(delivery, message, lane):
             return None
         remaining = (message.eta or 0.0) - self._clock.now()

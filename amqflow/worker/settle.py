@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from amqflow.abc import Call, ResultStore
+    from amqflow.middleware import Stack
     from amqflow.producer import Producer
     from amqflow.transport import Delivery
     from amqflow.worker.job import Job
@@ -45,6 +46,7 @@ class Settler:
         results_exchange: str,
         completions_key: str,
         on_settled: Callable[[Job, Outcome], None],
+        middleware: Stack,
         on_stuck: Callable[[Lane, str], None],
     ) -> None:
         """Wire the parts.
@@ -56,6 +58,7 @@ class Settler:
             results_exchange: takes settlements while the store is away.
             completions_key: its routing key.
             on_settled: told of each outcome that stands, before the ack.
+            middleware: its settle hooks see every outcome.
             on_stuck: told of a lane whose message can be sent nowhere, to pause it.
         """
         self._loop = asyncio.get_running_loop()
@@ -66,6 +69,7 @@ class Settler:
         self._completions_key = completions_key
         self._on_settled = on_settled
         self._on_stuck = on_stuck
+        self._middleware = middleware
         self._finishing: list[Job] = []
         self._work: set[asyncio.Task[None]] = set()
 
@@ -78,6 +82,8 @@ class Settler:
 
     def settle(self, job: Job) -> None:
         """Settle an ended job; its ``outcome`` is set."""
+        if self._middleware.settles and job.outcome is not None:
+            job.outcome = self._middleware.before_settle(job.message, job.outcome)
         if job.keeps_result:
             self._finishing.append(job)
             if len(self._finishing) == 1:
@@ -192,6 +198,8 @@ class Settler:
     def _stands(self, job: Job, outcome: Outcome) -> None:
         """Do what a standing outcome requires, then ack."""
         self._on_settled(job, outcome)
+        if self._middleware.settles:
+            self._middleware.after_settle(job.message, outcome)
         message = job.message
         if outcome.state == SUCCESS and not message.chain and not message.callbacks:
             job.delivery.ack()  # nearly every task of a busy system ends here

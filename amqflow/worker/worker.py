@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from amqflow.transport import QueueCounts
 from amqflow.worker.conclude import conclude
 from amqflow.worker.coordinator import Coordinator
 from amqflow.worker.execute import Executor
+from amqflow.worker.hooks import Around
 from amqflow.worker.intake import Intake, IntakeRules, expired
 from amqflow.worker.lanes import Lane, shares
 from amqflow.worker.settle import Settler
@@ -101,6 +103,8 @@ class Worker:
         self.ready = asyncio.Event()
         #: Outcomes settled since the start, by state.
         self.counts: dict[str, int] = {SUCCESS: 0, FAILURE: 0, RETRY: 0, REVOKED: 0}
+        # Asked once: a structlog call that says nothing costs more than settling a task.
+        self._verbose = logging.getLogger("amqflow.worker").isEnabledFor(logging.DEBUG)
         self._announces = (
             signals.task_success,
             signals.task_failure,
@@ -154,10 +158,14 @@ class Worker:
             results_exchange=self._names.results,
             completions_key=self._names.completions_key,
             on_settled=self._settled,
+            middleware=self.app.middleware,
             on_stuck=self._stuck,
         )
         self._executor = Executor(
-            slots=self.concurrency, on_done=self._done, on_start=self._begin_run
+            slots=self.concurrency,
+            on_done=self._done,
+            on_start=self._begin_run,
+            around=Around(self.app.middleware),
         )
         self._intake = Intake(
             tasks=self.app.tasks,
@@ -176,6 +184,7 @@ class Worker:
             clock=self.app.clock,
             owner=f"{self.hostname}/{os.getpid()}",
             on_job=self._prepare,
+            middleware=self.app.middleware,
         )
         del facts
         self._subscribe(topology, desk)
@@ -396,10 +405,13 @@ class Worker:
     def _done(self, ended: list[tuple[Job, object, BaseException | None]]) -> None:
         now = self.app.clock.now()
         for job, result, error in ended:
-            if error is not None and self._set_aside(job, error, now):
-                continue
-            job.outcome = conclude(job, result, error, now=now)
-            self._settler.settle(job)
+            try:
+                if error is None or not self._set_aside(job, error, now):
+                    job.outcome = conclude(job, result, error, now=now)
+                    self._settler.settle(job)
+            except Exception:
+                # Unacked: it is delivered again when this channel closes. The slot goes on.
+                log.exception("an outcome could not be settled", task_id=job.message.id)
 
     def _set_aside(self, job: Job, error: BaseException, now: float) -> bool:
         """Handle the ends that are no outcome; True where that is all."""
@@ -429,11 +441,11 @@ class Worker:
         task = job.task
         if task is None or job.request is None:
             return
-        announces = [signal for signal in self._announces if signal.has_receivers(task)]
-        if announces:
+        if any(signal.has_receivers(task) for signal in self._announces):
             self._announce(job, outcome)
         if state == SUCCESS:
-            log.debug("succeeded", task_id=outcome.id, task=task.name)
+            if self._verbose:
+                log.debug("succeeded", task_id=outcome.id, task=task.name)
         elif state == RETRY:
             log.info(
                 "retrying", task_id=outcome.id, task=task.name, attempt=outcome.attempt,
