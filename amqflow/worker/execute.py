@@ -25,7 +25,10 @@ log = structlog.get_logger("amqflow.worker")
 
 
 class Executor:
-    """One budget of slots over both pools; ``on_done`` gets (job, result, error) in the loop."""
+    """One budget of slots over both pools; ``on_done`` gets (job, result, error) in the loop.
+
+    ``on_dropped`` is told of jobs whose channel closed before they started: they do not run.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Executor:
         slots: int,
         on_done: Callable[[list[tuple[Job, object, BaseException | None]]], None],
         on_start: Callable[[Job], None],
+        on_dropped: Callable[[Job], None],
         around: Around,
     ) -> None:
         """Run in the running loop."""
@@ -41,6 +45,7 @@ class Executor:
         self._slots = slots
         self._on_done = on_done
         self._on_start = on_start
+        self._on_dropped = on_dropped
         self._around = around
         self._ready = ReadyHeap()
         self._open = True
@@ -78,6 +83,9 @@ class Executor:
     def pump(self) -> None:
         """Start waiting jobs while slots are free, highest priority first."""
         while self._open and self._free > 0 and (job := self._ready.pop()) is not None:
+            if job.abandoned:
+                self._on_dropped(job)
+                continue
             self._free -= 1
             self._idle.clear()
             if job.task.is_async:
@@ -150,7 +158,11 @@ class Executor:
     def _take_for_thread(self) -> Job | None:
         if not self._open:
             return None
-        return self._ready.pop_if(_for_threads)
+        job = self._ready.pop_if(_for_threads)
+        while job is not None and job.abandoned:
+            self._loop.call_soon_threadsafe(self._on_dropped, job)
+            job = self._ready.pop_if(_for_threads)
+        return job
 
     def _threads_done(
         self, finished: list[tuple[Job, object, BaseException | None]], freed: int

@@ -47,7 +47,6 @@ class IntakeRules:
     tick: float
     lease: float
     ignore_result: bool
-    track_started: bool
     acks_late: bool
 
 
@@ -172,7 +171,6 @@ class Intake:
                 self._owner,
                 once=message.once,
                 lease=self._rules.lease,
-                track_started=self._rules.track_started,
             )
         if message.chord is not None:
             self._condemn(
@@ -312,6 +310,7 @@ class Intake:
             acks_late = job.task.options.acks_late
             if not (self._rules.acks_late if acks_late is None else acks_late):
                 job.delivery.ack()
+                job.acked = True
             self._on_job(job)
             self._executor.push(job)
 

@@ -20,6 +20,7 @@ class Job:
     """
 
     __slots__ = (
+        "acked",
         "args",
         "attempt",
         "delivery",
@@ -31,9 +32,8 @@ class Job:
         "outcome",
         "priority",
         "request",
-        "settled",
         "soft_time_limit",
-        "started",
+        "tracked",
         "task",
         "time_limit",
     )
@@ -60,7 +60,14 @@ class Job:
         self.fence = 0
         self.request: Request | None = None
         self.outcome: Outcome | None = None
-        self.started = 0.0
-        self.settled = False
+        #: Readers may see STARTED while it runs.
+        self.tracked = False
+        #: Acked before the run (``acks_late=False``).
+        self.acked = False
         self.soft_time_limit: float | None = None
         self.time_limit: float | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the broker has taken the message back: whoever gets it now will run it."""
+        return not self.acked and not self.delivery.live

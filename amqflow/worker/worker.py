@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from amqflow import signals
-from amqflow.abc import FAILURE, RETRY, REVOKED, SUCCESS, DeadReason, Outcome
+from amqflow.abc import FAILURE, RETRY, REVOKED, STARTED, SUCCESS, DeadReason, Outcome
 from amqflow.backoff import Backoff
 from amqflow.clock import to_datetime
 from amqflow.errors import (
@@ -97,6 +97,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self._held: set[Job] = set()
+        self._loop: asyncio.AbstractEventLoop
         self._executor: Executor
         self._settler: Settler
         self._intake: Intake
@@ -135,7 +136,7 @@ class Worker:
         A broker that is away is waited for, with backoff; a refused login or a topology that
         differs raises.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self.app.import_modules()
         self.app.adopt_loop(loop)
         runtime = self.app.runtime()
@@ -165,6 +166,7 @@ class Worker:
             slots=self.concurrency,
             on_done=self._done,
             on_start=self._begin_run,
+            on_dropped=self._release,
             around=Around(self.app.middleware),
         )
         self._intake = Intake(
@@ -178,7 +180,6 @@ class Worker:
                 tick=self._settings.delay_resolution,
                 lease=LEASE,
                 ignore_result=self._settings.task_ignore_result,
-                track_started=self._settings.task_track_started,
                 acks_late=self._settings.task_acks_late,
             ),
             clock=self.app.clock,
@@ -344,6 +345,11 @@ class Worker:
         message, task, delivery = job.message, job.task, job.delivery
         options = task.options
         settings = self._settings
+        if job.attempt is not None and job.attempt.once:
+            self._held.add(job)
+        if job.keeps_result:
+            tracked = options.track_started
+            job.tracked = settings.task_track_started if tracked is None else tracked
         job.soft_time_limit = (
             message.soft_time_limit or options.soft_time_limit or settings.task_soft_time_limit
         )
@@ -393,6 +399,12 @@ class Worker:
             raise _ExpiredBeforeRun
         if job.time_limit and job.request is not None:
             job.request.deadline = self.app.clock.now() + job.time_limit
+        if job.tracked:
+            message = job.message
+            started = Outcome(
+                message.id, STARTED, epoch=message.epoch, attempt=message.retries
+            )
+            self._loop.call_soon_threadsafe(self._show_started, started)
         if signals.task_prerun.has_receivers(job.task):
             signals.task_prerun.send(
                 sender=job.task,
@@ -401,6 +413,11 @@ class Worker:
                 args=job.args,
                 kwargs=job.kwargs,
             )
+
+    def _show_started(self, started: Outcome) -> None:
+        store = self.app.runtime().store
+        if store is not None:
+            self._spawn(store.set_state(started))
 
     def _done(self, ended: list[tuple[Job, object, BaseException | None]]) -> None:
         now = self.app.clock.now()
@@ -526,10 +543,6 @@ class Worker:
                     await store.renew(held)
                 except StoreError as error:
                     log.warning("leases not renewed", error=str(error))
-
-    def hold(self, job: Job) -> None:
-        """Renew this job's lease until it is settled."""
-        self._held.add(job)
 
     def _stuck(self, lane: Lane, problem: str) -> None:
         log.critical(
