@@ -131,7 +131,7 @@ class Signal:
         for receiver in list(self._channel.receivers_for(_key(sender))):
             try:
                 response = receiver(signal=self, sender=sender, **named)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever a receiver raises is logged
                 _log.exception("receiver %r of signal %s failed", receiver, self.name)
                 response = error
             responses.append((receiver, response))
@@ -183,7 +183,7 @@ after_task_publish = Signal("after_task_publish", "body", "exchange", "routing_k
 task_received = Signal("task_received", "request")
 task_prerun = Signal("task_prerun", "task_id", "task", "args", "kwargs")
 task_postrun = Signal("task_postrun", "task_id", "task", "args", "kwargs", "retval", "state")
-task_success = Signal("task_success", "result")
+task_success = Signal("task_success", "result", "runtime")
 task_retry = Signal("task_retry", "request", "reason", "einfo")
 task_failure = Signal(
     "task_failure", "task_id", "exception", "args", "kwargs", "traceback", "einfo"

@@ -300,3 +300,6 @@ _READERS: Final[dict[str, Callable[[Call, Any, Callable[[], float]], None]]] = {
     "add_to_parent": _ignore,
     "timeout": _seconds("timeout"),
 }
+
+#: Names of the execution options.
+OPTION_NAMES: Final = frozenset(_READERS)

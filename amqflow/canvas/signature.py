@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from amqflow.canvas.call import CallOptions, build_call, link_dicts
+from amqflow.canvas.call import OPTION_NAMES, CallOptions, build_call, link_dicts
 from amqflow.errors import ConfigurationError
 from amqflow.handles import AsyncResult
 
@@ -126,8 +126,13 @@ class Signature(Generic[R]):
     def from_dict(cls, data: Mapping[str, Any], dispatcher: Dispatcher | None = None) -> Self:
         """Return the signature of Celery's dict form, ours or a foreign client's.
 
+        Options that mean nothing here (Celery's stamps, serializers of connections) are left out,
+        so that a foreign client's signature can be called; a ``chord`` among them is refused,
+        because dropping it would drop the chord's body.
+
         Raises:
-            ConfigurationError: It is no signature, or a composition (``subtask_type``).
+            ConfigurationError: It is no signature, a composition (``subtask_type``), or one with
+                a chord of Celery's.
         """
         task = data.get("task")
         if not isinstance(task, str) or not task:
@@ -145,11 +150,13 @@ class Signature(Generic[R]):
             raise ConfigurationError(
                 f"{task}: a signature's args must be a list, its kwargs and options objects"
             )
+        if options.get("chord") is not None:
+            raise ConfigurationError(f"{task}: this signature carries a chord of Celery's")
         return cls(
             task,
             args,
             kwargs,
-            options,
+            {name: value for name, value in options.items() if name in OPTION_NAMES},
             immutable=bool(data.get("immutable", False)),
             dispatcher=dispatcher,
         )
@@ -339,6 +346,23 @@ def signature_to_call(
     """
     merged, named = signature.merged_args(leading, kwargs)
     return build_call(signature.task, merged, named, {**signature.options, **options})
+
+
+def check_signatures(steps: Sequence[Any]) -> None:
+    """Make sure that signatures from a message can be called later, when nobody can be told.
+
+    A worker asks this of a message's callbacks, errbacks and chain before it runs the task.
+
+    Raises:
+        ConfigurationError: One is no signature, or an option of one is wrong.
+    """
+    for step in steps:
+        if not isinstance(step, Mapping):
+            raise ConfigurationError(f"not a signature: {step!r:.200}")
+        try:
+            signature_to_call(Signature.from_dict(step))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(str(error)) from error
 
 
 def maybe_signature(data: Any, dispatcher: Dispatcher | None = None) -> Any:

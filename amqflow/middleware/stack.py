@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from amqflow.abc import Outcome
+    from amqflow.protocol import TaskMessage
 
 _log = logging.getLogger(__name__)
 
@@ -82,16 +83,16 @@ class Stack:
         """Return a stack with one more middleware at its end."""
         return Stack((*self._members, member))
 
-    def before_publish(self, message: Any) -> None:
+    def before_publish(self, message: TaskMessage) -> None:
         """Run the hooks on a message that will be sent; an error stops it."""
         for hook in self._before_publish:
             hook(message)
 
-    def after_publish(self, message: Any) -> None:
+    def after_publish(self, message: TaskMessage) -> None:
         """Run the hooks on a confirmed message."""
         _quietly(self._after_publish, message)
 
-    def after_receive(self, message: Any) -> None:
+    def after_receive(self, message: TaskMessage) -> None:
         """Run the hooks on a decoded message; an error parks it."""
         for hook in self._after_receive:
             hook(message)
@@ -105,7 +106,7 @@ class Stack:
         """Run the hooks after a task."""
         _quietly(self._after_execute, request, result, error)
 
-    def before_settle(self, message: Any, outcome: Outcome) -> Outcome:
+    def before_settle(self, message: TaskMessage, outcome: Outcome) -> Outcome:
         """Let each hook replace the outcome in turn; one that fails is logged and replaces none."""
         for hook in self._before_settle:
             try:
@@ -114,7 +115,7 @@ class Stack:
                 _log.exception("middleware hook %r failed", hook)
         return outcome
 
-    def after_settle(self, message: Any, outcome: Outcome) -> None:
+    def after_settle(self, message: TaskMessage, outcome: Outcome) -> None:
         """Run the hooks on the outcome that stands."""
         _quietly(self._after_settle, message, outcome)
 

@@ -7,11 +7,10 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from amqflow import signals
 from amqflow.abc import Call, Sent
 from amqflow.errors import NotFound, PublishGroupError, Unroutable
+from amqflow.logs import get_logger
 from amqflow.producer.address import to_exchange, to_queue
 from amqflow.producer.compose import compose
 from amqflow.producer.outgoing import Outgoing
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from amqflow.tasks import TaskOptions
     from amqflow.transport import Transport
 
-log = structlog.get_logger("amqflow.producer")
+log = get_logger("amqflow.producer")
 
 
 class Producer:

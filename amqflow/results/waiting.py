@@ -76,12 +76,14 @@ class Waiting:
         pump, self._pump = self._pump, None
         if pump is not None:
             pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await pump
-        waiting = [future for futures in self._waiters.values() for future in futures]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(StoreUnavailable("the result store was closed"))
+            await asyncio.gather(pump, return_exceptions=True)
+        self._fail(StoreUnavailable("the result store was closed"))
+
+    def _fail(self, error: StoreError) -> None:
+        for futures in self._waiters.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
 
     def _leave(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
         futures = self._waiters.get(task_id)
@@ -97,32 +99,38 @@ class Waiting:
     async def _run(self) -> None:
         """Keep one subscription alive while anybody waits."""
         backoff = Backoff(first=0.05, most=2.0)
-        while True:
-            try:
-                subscription = await self._client.subscription()
-            except StoreError:
+        try:
+            while True:
+                with contextlib.suppress(StoreError):
+                    await self._serve(await self._client.subscription(), backoff)
                 await asyncio.sleep(backoff.next())
-                continue
-            try:
-                await self._serve(subscription, backoff)
-            except* StoreError:
-                pass
-            finally:
-                await subscription.close()
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                # A connection error beside the cancellation: the task group reports the error
-                # alone, and closing would wait for ever.
-                raise asyncio.CancelledError
-            await asyncio.sleep(backoff.next())
+        except Exception as exc:
+            # What nobody foresaw must not leave waiters hanging.
+            self._fail(StoreError(f"waiting for results broke: {exc!r}"))
+            raise
 
     async def _serve(self, subscription: Subscription, backoff: Backoff) -> None:
+        """Use one connection until it is lost, which raises StoreError.
+
+        Not a task group: Python 3.11's loses a cancellation that meets a failing child.
+        """
         self._subscribed.clear()
         self._acknowledged.clear()
         self._changed.set()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_waiters(subscription))
-            tasks.create_task(self._listen(subscription, backoff))
-            tasks.create_task(self._read_acknowledged())
+        parts = [
+            asyncio.create_task(self._follow_waiters(subscription)),
+            asyncio.create_task(self._listen(subscription, backoff)),
+            asyncio.create_task(self._read_acknowledged()),
+        ]
+        try:
+            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in ended:
+                part.result()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            await subscription.close()
 
     async def _follow_waiters(self, subscription: Subscription) -> None:
         """Subscribe to what came and leave what went, all of one loop turn in one batch."""

@@ -82,7 +82,12 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        # Built at the first look at a setting: an import should not pay for it.
+        defer_build=True,
     )
 
     # -- where ------------------------------------------------------------------------------

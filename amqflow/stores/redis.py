@@ -258,7 +258,11 @@ class RedisClient:
         """Open a connection of its own for pub/sub; whoever asks closes it."""
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         with translated(self.shown):
-            await connection.connect()  # type: ignore[no-untyped-call]
+            try:
+                await connection.connect()  # type: ignore[no-untyped-call]
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
         return Subscription(connection, self.shown)
 
     async def close(self) -> None:

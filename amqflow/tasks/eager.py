@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 import uuid
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,7 @@ class EagerRun:
         self._args: Sequence[Any] = call.args
         self._kwargs: Mapping[str, Any] = call.kwargs
         self._retries = call.retries
+        self._started = 0.0
 
     def once(self) -> EagerResult[Any] | None:
         """Run one attempt of a ``def`` task; None: it wants another."""
@@ -72,6 +74,7 @@ class EagerRun:
 
     def _begin(self) -> Request:
         call, task = self._call, self._task
+        self._started = time.monotonic()
         request = Request(
             id=self._id,
             task=task.name,
@@ -135,14 +138,14 @@ class EagerRun:
     def _tell(self, request: Request, state: str, value: Any, trace: str | None) -> None:
         """Call the hooks and send the signals of an ended attempt, as a worker does."""
         task, task_id, args, kwargs = self._task, self._id, request.args, request.kwargs
+        if task.has_hooks:
+            task.run_hooks(state, value, request, trace)
         if state == SUCCESS:
-            task.on_success(value, task_id, args, kwargs)
-            signals.task_success.send(sender=task, result=value)
+            runtime = time.monotonic() - self._started
+            signals.task_success.send(sender=task, result=value, runtime=runtime)
         elif state == RETRY:
-            task.on_retry(value, task_id, args, kwargs, trace)
             signals.task_retry.send(sender=task, request=request, reason=value, einfo=trace)
         elif state == FAILURE:
-            task.on_failure(value, task_id, args, kwargs, trace)
             signals.task_failure.send(
                 sender=task,
                 task_id=task_id,
@@ -152,7 +155,6 @@ class EagerRun:
                 traceback=value.__traceback__,
                 einfo=trace,
             )
-        task.after_return(state, value, task_id, args, kwargs, trace)
         signals.task_postrun.send(
             sender=task,
             task_id=task_id,

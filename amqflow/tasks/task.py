@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 import types
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
+from amqflow.abc import FAILURE, RETRY, SUCCESS, Dispatcher
 from amqflow.canvas import CallOptions, Signature, build_call
 from amqflow.canvas.call import parse_moment, positive_seconds
 from amqflow.errors import ConfigurationError, MaxRetriesExceeded, Retry
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
     from amqflow.abc import Call
     from amqflow.settings import Configuration
 
-from amqflow.abc import Dispatcher
-
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 
 class TaskApp(Dispatcher, Protocol):
@@ -560,6 +562,31 @@ class Task(Generic[P, R]):
         self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
     ) -> None:
         """Run after every attempt; ``retval`` is the value, or the exception."""
+
+    def run_hooks(self, state: str, value: Any, request: Request, einfo: Any) -> None:
+        """Call the hooks of an ended attempt; one that fails is logged and changes nothing.
+
+        Args:
+            state: SUCCESS, FAILURE or RETRY; of other states only ``after_return`` hears.
+            value: The result, or the exception.
+            request: The attempt's.
+            einfo: The traceback, as text.
+        """
+        task_id, args, kwargs = request.id or "", request.args, request.kwargs
+        calls: list[Callable[[], None]] = [
+            lambda: self.after_return(state, value, task_id, args, kwargs, einfo)
+        ]
+        if state == SUCCESS:
+            calls.insert(0, lambda: self.on_success(value, task_id, args, kwargs))
+        elif state == RETRY:
+            calls.insert(0, lambda: self.on_retry(value, task_id, args, kwargs, einfo))
+        elif state == FAILURE:
+            calls.insert(0, lambda: self.on_failure(value, task_id, args, kwargs, einfo))
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                _log.exception("a hook of task %s failed", self.name)
 
     def __repr__(self) -> str:
         return f"<@task: {self.__dict__.get('name', type(self).__name__)}>"

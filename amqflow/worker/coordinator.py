@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from amqflow.abc import DeadReason
 from amqflow.errors import Undecodable
+from amqflow.logs import get_logger
 from amqflow.producer import Outgoing
 from amqflow.protocol import decode, republished
 from amqflow.protocol import headers as h
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from amqflow.worker.settle import Settler
     from amqflow.worker.settlement import Desk, Settlement
 
-log = structlog.get_logger("amqflow.worker")
+log = get_logger("amqflow.worker")
 
 
 class Coordinator:

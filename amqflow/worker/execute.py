@@ -6,10 +6,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from amqflow.errors import ShutdownInProgress, TimeLimitExceeded
-from amqflow.logs import bind_task
+from amqflow.logs import bind_task, get_logger
 from amqflow.tasks import running
 from amqflow.worker.ready import ReadyHeap
 from amqflow.worker.soft import SoftLimit
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from amqflow.worker.hooks import Around
     from amqflow.worker.job import Job
 
-log = structlog.get_logger("amqflow.worker")
+log = get_logger("amqflow.worker")
 
 
 class Executor:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import traceback as tracebacks
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from amqflow.abc import FAILURE, RETRY, SUCCESS
 from amqflow.errors import Ignore, Reject, Retry, ShutdownInProgress
+from amqflow.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from amqflow.middleware import Stack
     from amqflow.worker.job import Job
 
-log = structlog.get_logger("amqflow.worker")
+log = get_logger("amqflow.worker")
 
 
 class Around:

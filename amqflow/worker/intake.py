@@ -6,12 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from amqflow import signals
 from amqflow.abc import FAILURE, REVOKED, Attempt, DeadReason, ExceptionInfo, Outcome, Verdict
 from amqflow.backoff import Backoff
 from amqflow.errors import InvalidArguments, StoreError, Undecodable
+from amqflow.logs import get_logger
 from amqflow.protocol import decode
 from amqflow.protocol import headers as h
 from amqflow.worker.job import Job
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from amqflow.worker.lanes import Lane
     from amqflow.worker.settle import Settler
 
-log = structlog.get_logger("amqflow.worker")
+log = get_logger("amqflow.worker")
 
 #: Returns to the queue after which a message is suspected of killing workers (design 5.6).
 SUSPECT_AFTER = 2

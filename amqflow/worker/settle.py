@@ -10,11 +10,18 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
-
 from amqflow.abc import FAILURE, RETRY, REVOKED, SUCCESS, DeadReason, ExceptionInfo, Finish, Outcome
 from amqflow.backoff import Backoff
-from amqflow.errors import AmqflowError, BrokerError, EncodeError, NotFound, StoreError, TopologyError, Unroutable
+from amqflow.errors import (
+    AmqflowError,
+    BrokerError,
+    EncodeError,
+    NotFound,
+    StoreError,
+    TopologyError,
+    Unroutable,
+)
+from amqflow.logs import get_logger
 from amqflow.producer import Outgoing
 from amqflow.topology.names import UNDELIVERED
 from amqflow.worker.away import away_message
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     from amqflow.worker.lanes import Lane
     from amqflow.worker.settlement import Desk
 
-log = structlog.get_logger("amqflow.worker")
+log = get_logger("amqflow.worker")
 
 
 class Settler:

@@ -7,9 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-import structlog
-
 from amqflow.errors import SoftTimeLimitExceeded, TimeLimitExceeded
+from amqflow.logs import get_logger
 from amqflow.worker.soft import raise_in_thread
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from amqflow.worker.job import Job
 
-log = structlog.get_logger("amqflow.worker")
+log = get_logger("amqflow.worker")
 
 
 class _Runner:

@@ -9,8 +9,6 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from amqflow import signals
 from amqflow.abc import FAILURE, RETRY, REVOKED, STARTED, SUCCESS, DeadReason, Outcome
 from amqflow.backoff import Backoff
@@ -26,6 +24,7 @@ from amqflow.errors import (
     TaskRevoked,
     rebuild_exception,
 )
+from amqflow.logs import get_logger
 from amqflow.protocol import Limits
 from amqflow.provision import Action, apply
 from amqflow.tasks import Request
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from amqflow.transport import Consumer, Delivery
     from amqflow.worker.job import Job
 
-log = structlog.get_logger("amqflow.worker")
+log = get_logger("amqflow.worker")
 
 #: Seconds of a ``once`` lease; renewed at a third of it.
 LEASE = 60.0

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import pamqp.frame
-import structlog
 from pamqp import commands
 
 from amqflow.backoff import Backoff
 from amqflow.errors import AmqflowError, BrokerUnavailable, ChannelLost
+from amqflow.logs import get_logger
 from amqflow.transport.acks import AckBatch
 from amqflow.transport.aiopika.faults import translated
 from amqflow.transport.aiopika.frames import FrameWriter
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from amqflow.transport.aiopika.admin import AioPikaAdmin
     from amqflow.transport.aiopika.link import Link
 
-log = structlog.get_logger("amqflow.transport")
+log = get_logger("amqflow.transport")
 
 #: Seconds between proofs that the broker still counts us among the queue's consumers.
 PROOF_INTERVAL: Final = 30.0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aio_pika
-import structlog
 from aio_pika.abc import ConnectionParameter
 from yarl import URL
 
 from amqflow.backoff import Backoff
 from amqflow.errors import AccessRefused, AppClosed, BrokerUnavailable
+from amqflow.logs import get_logger
 from amqflow.transport.aiopika.faults import translate, translated
 from amqflow.transport.aiopika.stream import FrameStreams
 from amqflow.transport.seam import CALL_TIMEOUT, ServerInfo
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from amqflow.transport.aiopika.stream import FrameStream, Tap
 
-log = structlog.get_logger("amqflow.transport")
+log = get_logger("amqflow.transport")
 
 
 def _as_it_is(value: Any) -> Any:
@@ -64,6 +65,11 @@ class Link:
         self._stream: FrameStream | None = None
         self._closed = False
         self.generation = 0
+        # aiormq logs each failed attempt as an error; it is raised here, in words, and retried.
+        # A handler of its own keeps the line out of scripts that configure no logging.
+        aiormq_log = logging.getLogger("aiormq")
+        if not aiormq_log.handlers:
+            aiormq_log.addHandler(logging.NullHandler())
 
     @property
     def address(self) -> str:

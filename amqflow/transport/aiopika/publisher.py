@@ -7,7 +7,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import pamqp.frame
-import structlog
 from pamqp import commands
 
 from amqflow.backoff import Backoff
@@ -21,8 +20,9 @@ from amqflow.errors import (
     PublishTimeout,
     Unroutable,
 )
-from amqflow.transport.aiopika.faults import translate, translated
+from amqflow.logs import get_logger
 from amqflow.transport.aiopika.content import write_content
+from amqflow.transport.aiopika.faults import translate, translated
 from amqflow.transport.aiopika.frames import FrameWriter
 from amqflow.transport.aiopika.stream import Tap
 from amqflow.transport.seam import CALL_TIMEOUT
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from amqflow.protocol import Envelope
     from amqflow.transport.aiopika.link import Link
 
-log = structlog.get_logger("amqflow.transport")
+log = get_logger("amqflow.transport")
 
 #: Unconfirmed messages at one time; further publishes wait. It bounds memory while the broker
 #: is slow, and is far above what one connection keeps in flight at full speed.
