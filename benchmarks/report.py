@@ -312,7 +312,7 @@ def _priorities(results: Results) -> Iterator[str]:
             f"{count:,.0f} messages of priorities 0 to 9, mixed, in one queue, worked off by two "
             f"slow threads: {violations:,.0f} ran more than the prefetch window of {PREFETCH} "
             f"before one of higher priority. {injected:,.0f} messages of priority 9 sent meanwhile "
-            f"each started after at most {waited:,.0f} others."
+            f"each started after at most {waited:,.0f} of lower priority."
         )
 
 

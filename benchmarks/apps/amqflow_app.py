@@ -150,12 +150,12 @@ async def _publish_priorities() -> None:
 
 
 async def _inject() -> None:
-    """While a worker is at it, publish `inject` messages one by one, of the highest priority."""
+    """While a worker is at it, publish `inject` messages one by one, of high priority."""
     rng = random.Random(7)
     confirmed = {}
     for number in range(EXTRA["from"], EXTRA["from"] + EXTRA["inject"]):
         await asyncio.sleep(rng.uniform(0.0, 2 * EXTRA["every"]))
-        await noop.aapply_async((number,), priority=9)
+        await noop.aapply_async((number,), priority=EXTRA["urgent"])
         confirmed[number] = now()
     write_report(EXTRA["confirmed"], {str(number): moment for number, moment in confirmed.items()})
     await app.aclose()
