@@ -9,7 +9,6 @@ import weakref
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from amqflow.abc import Call, Outcome, ResultStore, Sent
 from amqflow.clock import SYSTEM_CLOCK, Clock
 from amqflow.errors import (
     AmqflowError,
@@ -33,7 +32,9 @@ from amqflow.transport import Delivery, Transport, open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from typing import Self
 
+    from amqflow.abc import Call, Outcome, ResultStore, Sent
     from amqflow.canvas import Signature
     from amqflow.middleware import Middleware
     from amqflow.tasks import TaskOptions
@@ -448,13 +449,10 @@ class App(TaskDecorator):
         self._thread.run(self.aclose(), twin="aclose")
         self._thread.stop()
 
-    def __enter__(self) -> App:
+    def __enter__(self) -> Self:
         """Use the application and close it at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
-
-
-

@@ -151,7 +151,7 @@ class TaskRevoked(AmqflowError):
 # -- inside a running task -----------------------------------------------------------------
 
 
-class Retry(AmqflowError):  # noqa: N818 - Celery's name
+class Retry(AmqflowError):
     """Raised by ``self.retry()`` to end this attempt; not an error of the task."""
 
     def __init__(
@@ -183,11 +183,11 @@ class Retry(AmqflowError):  # noqa: N818 - Celery's name
         self.options = options or {}
 
 
-class Ignore(AmqflowError):  # noqa: N818 - Celery's name
+class Ignore(AmqflowError):
     """Raised by a task to end without storing a result: the message is acked, nothing else."""
 
 
-class Reject(AmqflowError):  # noqa: N818 - Celery's name
+class Reject(AmqflowError):
     """Raised by a task to park its message (``requeue=False``) or run it again later."""
 
     def __init__(self, reason: str = "", *, requeue: bool = False) -> None:

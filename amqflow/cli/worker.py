@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -13,6 +14,8 @@ from amqflow.settings import redact
 from amqflow.worker import Worker, WorkerOptions, parse_queues
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from amqflow.app import App
     from amqflow.cli.finding import AppSource
     from amqflow.provision import Change
@@ -33,34 +36,27 @@ if TYPE_CHECKING:
     help="Messages held per slot (default: 4).",
 )
 @click.option("-n", "--hostname", help="This worker's name; %h is the host.")
-@click.option(
-    "-P",
-    "--pool",
-    type=click.Choice(["auto", "asyncio", "threads"]),
-    default="auto",
-    help="async def tasks always run in the loop, def tasks in threads.",
-)
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="How lines look.")
 @click.pass_obj
-def worker(
+def worker(  # noqa: PLR0917 - click hands options by name
     source: AppSource,
     queues: str | None,
     concurrency: int | None,
     loglevel: str | None,
     prefetch_multiplier: int | None,
     hostname: str | None,
-    pool: str,
-    log_format: str | None,
+    log_format: Literal["console", "json"] | None,
 ) -> None:
     """Consume queues and run their tasks until told to stop.
 
     SIGTERM or Ctrl-C stops gracefully: running tasks end, the rest goes back to its queue. A
     second one leaves at once; what ran is delivered again.
     """
-    del pool
     app = source.load()
     settings = app.conf.settings
-    configure(loglevel.upper() if loglevel else settings.log_level, log_format or settings.log_format)
+    configure(
+        loglevel.upper() if loglevel else settings.log_level, log_format or settings.log_format
+    )
     options = WorkerOptions(
         queues=parse_queues(queues),
         concurrency=concurrency,
@@ -105,15 +101,12 @@ def _print_topology(created: list[Change]) -> None:
 
 
 def _host() -> str:
-    import socket  # noqa: PLC0415 - one command needs it
-
     return socket.gethostname()
 
 
-def _loop_factory():  # type: ignore[no-untyped-def]
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
-        import uvloop  # noqa: PLC0415 - exists on CPython outside Windows only
-    except ImportError as error:
-        del error
+        import uvloop  # exists on CPython outside Windows only
+    except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from amqflow.topology import Ladder
 
 
-def to_queue(
-    envelope: Envelope, queue: str, *, delay: float, ladder: Ladder
-) -> Outgoing:
+def to_queue(envelope: Envelope, queue: str, *, delay: float, ladder: Ladder) -> Outgoing:
     """Address a message to one queue, ``delay`` seconds from now (0 or less: at once)."""
     if delay <= 0:
         return Outgoing(envelope, "", queue, queue)

@@ -115,9 +115,7 @@ class Producer:
             self._announce(signals.before_task_publish, message, envelope, exchange, key)
         timeout = call.timeout if call.timeout is not None else self._settings.publish_timeout
         try:
-            await self.transport.publish(
-                envelope, exchange, key, timeout=timeout, retry=call.retry
-            )
+            await self.transport.publish(envelope, exchange, key, timeout=timeout, retry=call.retry)
         except (NotFound, Unroutable) as error:
             raise self._explained(error, message, exchange, destination) from error
         if signals.after_task_publish.has_receivers(call.task):
@@ -129,9 +127,7 @@ class Producer:
     async def send_many(self, calls: Sequence[Call]) -> list[Sent]:
         """Send calls pipelined; raises PublishGroupError where some were not confirmed."""
         answers = await asyncio.gather(*map(self.send, calls), return_exceptions=True)
-        failures = [
-            answer if isinstance(answer, BaseException) else None for answer in answers
-        ]
+        failures = [answer if isinstance(answer, BaseException) else None for answer in answers]
         if any(failures):
             raise PublishGroupError(failures)
         return [answer for answer in answers if isinstance(answer, Sent)]
@@ -179,9 +175,7 @@ class Producer:
                 f"{message.task}: the delay ladder is not on this broker yet ({error}); start a "
                 "worker once, it declares what is missing"
             )
-        where = (
-            f"queue {destination.queue!r}" if destination.queue else f"exchange {exchange!r}"
-        )
+        where = f"queue {destination.queue!r}" if destination.queue else f"exchange {exchange!r}"
         kind = Unroutable if isinstance(error, Unroutable) else NotFound
         return kind(
             f"{message.task} was not sent, {where} did not take it: start a worker for it "

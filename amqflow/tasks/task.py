@@ -585,7 +585,7 @@ class Task(Generic[P, R]):
         for call in calls:
             try:
                 call()
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever a hook raises is logged
                 _log.exception("a hook of task %s failed", self.name)
 
     def __repr__(self) -> str:

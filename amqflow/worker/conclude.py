@@ -96,7 +96,7 @@ def _outcome(job: Job, state: str, now: float, **fields: Any) -> Outcome:
         state,
         epoch=message.epoch,
         attempt=message.retries,
-        children=job.request.children if job.request is not None else (),
+        children=job.request.children,
         parent_id=message.parent_id,
         group_id=message.group,
         date_done=now,

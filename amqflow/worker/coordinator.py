@@ -1,5 +1,4 @@
-"""Consumes what workers leave for later: settlements made while the store was away, and calls
-to an exchange whose delay has passed."""
+"""Consumes what workers leave for later: settlements of a store that was away, forwarded calls."""
 
 from __future__ import annotations
 
@@ -52,7 +51,6 @@ class Coordinator:
             outcome, fence, received, queue = read_away(delivery.envelope)
             message = decode(received.envelope)
         except Undecodable as error:
-            log.error("a message in the completions queue is no settlement", error=str(error))
             self._settler.park(delivery, self._own, DeadReason.UNDECODABLE, str(error))
             return
         lane = self._lane_of(queue)

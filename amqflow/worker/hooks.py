@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from amqflow.abc import FAILURE, RETRY, SUCCESS
 from amqflow.errors import Ignore, Reject, Retry, ShutdownInProgress
-from amqflow.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from amqflow.middleware import Stack
     from amqflow.worker.job import Job
-
-log = get_logger("amqflow.worker")
 
 
 class Around:
@@ -75,23 +72,13 @@ class Around:
             self._middleware.after_execute(job.request, result, error)
         if not job.task.has_hooks or isinstance(error, Ignore | Reject | ShutdownInProgress):
             return
-        try:
-            self._tell_base(job, result, error)
-        except Exception:
-            log.exception("a hook of the task's base class failed", task=job.task.name)
-
-    @staticmethod
-    def _tell_base(job: Job, result: object, error: BaseException | None) -> None:
-        task, task_id, args, kwargs = job.task, job.message.id, job.args, job.kwargs
+        task, request = job.task, job.request
         if error is None:
-            task.on_success(result, task_id, args, kwargs)
-            task.after_return(SUCCESS, result, task_id, args, kwargs, None)
+            task.run_hooks(SUCCESS, result, request, None)
             return
         text = "".join(tracebacks.format_exception(error))
-        if isinstance(error, Retry) or task.decide(error, job.request).again:
+        if isinstance(error, Retry) or task.decide(error, request).again:
             cause = error.exc if isinstance(error, Retry) and error.exc is not None else error
-            task.on_retry(cause, task_id, args, kwargs, text)
-            task.after_return(RETRY, cause, task_id, args, kwargs, text)
+            task.run_hooks(RETRY, cause, request, text)
         else:
-            task.on_failure(error, task_id, args, kwargs, text)
-            task.after_return(FAILURE, error, task_id, args, kwargs, text)
+            task.run_hooks(FAILURE, error, request, text)

@@ -18,7 +18,7 @@ from amqflow.worker.job import Job
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from amqflow.abc import ResultStore
+    from amqflow.abc import Claim, ResultStore
     from amqflow.clock import Clock
     from amqflow.middleware import Stack
     from amqflow.protocol import Limits, TaskMessage
@@ -276,14 +276,16 @@ class Intake:
             return
         attempts = [job.attempt for job in jobs if job.attempt is not None]
         backoff = Backoff(first=0.1, most=5.0)
-        while True:
+        claims: list[Claim] = []
+        while not claims:
             try:
                 claims = await store.begin(attempts)
-                break
             except StoreError as error:
                 # Hold: nothing runs that could not be fenced, nothing is acked or given back.
                 pause = backoff.next()
-                log.warning("the result store is away, holding tasks", error=str(error), held=len(jobs))
+                log.warning(
+                    "the result store is away, holding tasks", error=str(error), held=len(jobs)
+                )
                 await asyncio.sleep(pause)
         for job, claim in zip(jobs, claims, strict=True):
             match claim.verdict:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from amqflow.tasks import Request, Task
 
 if TYPE_CHECKING:
     from amqflow.abc import Attempt, Outcome
     from amqflow.protocol import TaskMessage
-    from amqflow.tasks import Request, Task
     from amqflow.transport import Delivery
     from amqflow.worker.lanes import Lane
+
+
+#: The request of a job that was judged before it could run.
+NOT_PREPARED: Final = Request()
 
 
 class Job:
@@ -33,24 +38,25 @@ class Job:
         "priority",
         "request",
         "soft_time_limit",
-        "tracked",
         "task",
         "time_limit",
+        "tracked",
     )
 
     def __init__(
         self,
         delivery: Delivery,
         message: TaskMessage,
-        task: Task[..., object],
+        task: Task[..., Any] | None,
         lane: Lane,
         *,
         keeps_result: bool,
     ) -> None:
-        """Bind a message to its task and the lane it came by."""
+        """Bind a message to its task (None: unknown here) and the lane it came by."""
         self.delivery = delivery
         self.message = message
-        self.task = task
+        # None only together with an outcome: a job of an unknown task never runs.
+        self.task = cast("Task[..., Any]", task)
         self.lane = lane
         self.keeps_result = keeps_result
         self.args: tuple[object, ...] = ()
@@ -58,7 +64,8 @@ class Job:
         self.priority = message.priority or 0
         self.attempt: Attempt | None = None
         self.fence = 0
-        self.request: Request | None = None
+        #: NOT_PREPARED until the job may run.
+        self.request: Request = NOT_PREPARED
         self.outcome: Outcome | None = None
         #: Readers may see STARTED while it runs.
         self.tracked = False

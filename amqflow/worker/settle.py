@@ -287,7 +287,9 @@ class Settler:
                     self._on_stuck(lane, f"{what}: {error}; and the undelivered queue: {worse}")
                     await asyncio.sleep(backoff.next())
                 else:
-                    log.error("undeliverable, kept in the undelivered queue", to=what, error=str(error))
+                    log.warning(
+                        "undeliverable, kept in the undelivered queue", to=what, error=str(error)
+                    )
                     return True
             except BrokerError as error:
                 log.warning("publishing again", to=what, error=str(error))
@@ -299,7 +301,12 @@ class Settler:
     # -- for the coordinator ---------------------------------------------------------------
 
     async def settle_away(
-        self, delivery: Delivery, outcome: Outcome, fence: int, settlement_of: Callable[[Outcome], Settlement], lane: Lane
+        self,
+        delivery: Delivery,
+        outcome: Outcome,
+        fence: int,
+        settlement_of: Callable[[Outcome], Settlement],
+        lane: Lane,
     ) -> None:
         """Finish a settlement that another worker handed over while the store was away."""
         backoff = Backoff(first=0.2, most=5.0)

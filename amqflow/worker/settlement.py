@@ -109,9 +109,7 @@ class Desk:
         delay = (outcome.retry_at or 0.0) - self.now()
         return to_queue(self.encode(again), queue, delay=delay, ladder=self.ladder)
 
-    def delayed(
-        self, received: Received, lane: Lane, delay: float, **headers: object
-    ) -> Outgoing:
+    def delayed(self, received: Received, lane: Lane, delay: float, **headers: object) -> Outgoing:
         """Return a message sent back to its queue by the ladder, unchanged but for ``headers``."""
         envelope = republished(received.envelope, **self._origin({}, received), **headers)
         return to_queue(envelope, lane.queue, delay=delay, ladder=self.ladder)

@@ -29,12 +29,12 @@ from amqflow.protocol import Limits
 from amqflow.provision import Action, apply
 from amqflow.tasks import Request
 from amqflow.topology import AppNames, BrokerFacts, dead_queue, suspect_queue
-from amqflow.transport import QueueCounts
 from amqflow.worker.conclude import conclude
 from amqflow.worker.coordinator import Coordinator
 from amqflow.worker.execute import Executor
 from amqflow.worker.hooks import Around
 from amqflow.worker.intake import Intake, IntakeRules, expired
+from amqflow.worker.job import NOT_PREPARED
 from amqflow.worker.lanes import Lane, shares
 from amqflow.worker.settle import Settler
 from amqflow.worker.settlement import Desk
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from amqflow.app import App
     from amqflow.provision import Change
     from amqflow.topology import Topology
-    from amqflow.transport import Consumer, Delivery
+    from amqflow.transport import Consumer, Delivery, QueueCounts
     from amqflow.worker.job import Job
 
 log = get_logger("amqflow.worker")
@@ -84,7 +84,9 @@ class Worker:
         self.options = options or WorkerOptions()
         settings = app.conf.settings
         self.hostname = self.options.hostname or f"amqflow@{socket.gethostname()}"
-        self.concurrency = self.options.concurrency or settings.worker_concurrency or os.cpu_count() or 1
+        self.concurrency = (
+            self.options.concurrency or settings.worker_concurrency or os.cpu_count() or 1
+        )
         if self.concurrency < 1:
             message = f"-c {self.concurrency}: a worker needs at least one slot"
             raise ConfigurationError(message)
@@ -299,9 +301,7 @@ class Worker:
 
     async def shutdown(self) -> None:
         """Stop consuming, let running tasks end, hand back what has not started (design 10)."""
-        signals.worker_shutting_down.send(
-            sender=self, sig="SIGTERM", how="Warm", exitcode=0
-        )
+        signals.worker_shutting_down.send(sender=self, sig="SIGTERM", how="Warm", exitcode=0)
         log.info("stopping", running=self._executor.running, waiting=self._executor.waiting)
         await asyncio.gather(
             *(consumer.pause() for _, consumer in self._consumers), return_exceptions=True
@@ -396,13 +396,11 @@ class Worker:
         expires = job.message.expires
         if expires is not None and expires <= self.app.clock.now():
             raise _ExpiredBeforeRun
-        if job.time_limit and job.request is not None:
+        if job.time_limit:
             job.request.deadline = self.app.clock.now() + job.time_limit
         if job.tracked:
             message = job.message
-            started = Outcome(
-                message.id, STARTED, epoch=message.epoch, attempt=message.retries
-            )
+            started = Outcome(message.id, STARTED, epoch=message.epoch, attempt=message.retries)
             self._loop.call_soon_threadsafe(self._show_started, started)
         if signals.task_prerun.has_receivers(job.task):
             signals.task_prerun.send(
@@ -455,7 +453,7 @@ class Worker:
         state = outcome.state
         self.counts[state] = self.counts.get(state, 0) + 1
         task = job.task
-        if task is None or job.request is None:
+        if job.request is NOT_PREPARED:
             return
         if any(signal.has_receivers(task) for signal in self._announces):
             self._announce(job, outcome)
@@ -464,13 +462,22 @@ class Worker:
                 log.debug("succeeded", task_id=outcome.id, task=task.name)
         elif state == RETRY:
             log.info(
-                "retrying", task_id=outcome.id, task=task.name, attempt=outcome.attempt,
-                error=_words(outcome), reason=outcome.reason,
+                "retrying",
+                task_id=outcome.id,
+                task=task.name,
+                attempt=outcome.attempt,
+                error=_words(outcome),
+                reason=outcome.reason,
             )
         else:
             log.warning(
-                state.lower(), task_id=outcome.id, task=task.name, attempt=outcome.attempt,
-                error=_words(outcome), reason=outcome.reason, parked=outcome.park,
+                state.lower(),
+                task_id=outcome.id,
+                task=task.name,
+                attempt=outcome.attempt,
+                error=_words(outcome),
+                reason=outcome.reason,
+                parked=outcome.park,
             )
 
     def _announce(self, job: Job, outcome: Outcome) -> None:

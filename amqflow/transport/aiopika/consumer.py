@@ -85,7 +85,9 @@ class _Session:
 
     def _acks(self) -> bytes:
         return b"".join(
-            pamqp.frame.marshal(commands.Basic.Ack(delivery_tag=tag, multiple=multiple), self._number)
+            pamqp.frame.marshal(
+                commands.Basic.Ack(delivery_tag=tag, multiple=multiple), self._number
+            )
             for tag, multiple in self._batch.take()
         )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def translate(error: BaseException, doing: str) -> AmqflowError:
+def translate(error: BaseException, doing: str) -> AmqflowError:  # noqa: PLR0911 - a table
     """Return amqflow's error for a library's; ``doing`` says what was tried."""
     text = str(error) or type(error).__name__
     match error:

@@ -31,7 +31,6 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-
 T = TypeVar("T")
 
 
@@ -179,7 +178,7 @@ class Link:
         connection = await self.connection()
         properties = connection.server_properties or {}
         version = str(properties.get("version", ""))
-        numbers = [part for part in version.split("-")[0].split(".") if part.isdigit()]
+        numbers = [part for part in version.split("-", maxsplit=1)[0].split(".") if part.isdigit()]
         return ServerInfo(
             product=str(properties.get("product", "unknown")),
             version=tuple(int(part) for part in numbers),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pamqp.frame
 from pamqp import commands
@@ -29,6 +29,7 @@ from amqflow.transport.seam import CALL_TIMEOUT
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel
+    from aiormq.channel import Channel
 
     from amqflow.protocol import Envelope
     from amqflow.transport.aiopika.link import Link
@@ -114,7 +115,7 @@ class _Session:
             )
         )
 
-    def _on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:  # noqa: FBT001 - a frame's fields
+    def _on_confirm(self, tag: int, multiple: bool, /, *, ack: bool) -> None:
         if multiple:
             # Tags are inserted in order, so the confirmed ones come first.
             tags = []
@@ -253,7 +254,10 @@ class Publisher:
                 return self._session
             session = await self._link.tapped_channel(_make_session)
             with translated("asking for publisher confirms"):
-                await session.channel.rpc(commands.Confirm.Select(), timeout=CALL_TIMEOUT)
+                # On aiormq's Channel, not on its abstract face; open() would switch on aiormq's
+                # own bookkeeping of confirms.
+                channel = cast("Channel", session.channel)
+                await channel.rpc(commands.Confirm.Select(), timeout=CALL_TIMEOUT)
             self._session = session
             return session
 

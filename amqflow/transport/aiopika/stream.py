@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiormq.connection import TransportFactory
 
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
     from amqflow.protocol import Envelope
 
+    class Confirm(Protocol):
+        """``on_confirm(tag, multiple, ack=…)``."""
+
+        def __call__(self, tag: int, multiple: bool, /, *, ack: bool) -> None:
+            """Take a confirm."""
+            ...
+
     Deliver = Callable[[int, bool, str, str, Envelope], None]
     Return = Callable[[str, str, str, Envelope], None]
-    Confirm = Callable[[int, bool, bool], None]
 
 _FRAME: Final = Struct(">BHL")
 _TAG: Final = Struct(">Q")
@@ -50,7 +56,7 @@ class Tap:
 
     ``on_deliver(tag, redelivered, exchange, routing_key, envelope)``,
     ``on_return(reply_text, exchange, routing_key, envelope)``,
-    ``on_confirm(tag, multiple, ack)``.
+    ``on_confirm(tag, multiple, ack=…)``.
     """
 
     __slots__ = (
@@ -92,10 +98,10 @@ class Tap:
             self._method = (tag, redelivered, exchange, key)
             return True
         if kind == _ACK and self._confirm is not None:
-            self._confirm(_TAG.unpack_from(frame, 11)[0], bool(frame[19] & 1), True)
+            self._confirm(_TAG.unpack_from(frame, 11)[0], bool(frame[19] & 1), ack=True)
             return True
         if kind == _NACK and self._confirm is not None:
-            self._confirm(_TAG.unpack_from(frame, 11)[0], bool(frame[19] & 1), False)
+            self._confirm(_TAG.unpack_from(frame, 11)[0], bool(frame[19] & 1), ack=False)
             return True
         if kind == _RETURN and self._return is not None:
             texts: list[str] = []
@@ -140,9 +146,11 @@ class Tap:
             return
         envelope.body = body
         if len(method) == 4 and self._deliver is not None:  # noqa: PLR2004 - a deliver's fields
-            self._deliver(*method, envelope)
+            tag, redelivered, exchange, key = method
+            self._deliver(tag, redelivered, exchange, key, envelope)
         elif self._return is not None:
-            self._return(*method, envelope)
+            text, exchange, key = method
+            self._return(text, exchange, key, envelope)
 
 
 class FrameStream(asyncio.StreamReader):
@@ -155,7 +163,7 @@ class FrameStream(asyncio.StreamReader):
         self._rest = b""
         self._seen = time.monotonic()
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Any) -> None:
         """Take bytes from the socket (called by asyncio)."""
         buffer = self._rest + data if self._rest else bytes(data)
         at, size = 0, len(buffer)
@@ -212,7 +220,7 @@ class FrameStreams(TransportFactory):
         stream = FrameStream(loop)
         protocol = asyncio.StreamReaderProtocol(stream, loop=loop)
         transport, _ = await loop.create_connection(
-            lambda: protocol, url.host, url.port, ssl=context, **kwargs
+            lambda: protocol, url.host or "localhost", url.port or 5672, ssl=context, **kwargs
         )
         self.stream = stream
         return stream, asyncio.StreamWriter(transport, protocol, stream, loop)

@@ -38,9 +38,7 @@ class AioPikaTransport(AioPikaAdmin):
         self._out = Link(
             url, name=f"{name} (publish)", timeout=connect_timeout, heartbeat=heartbeat
         )
-        self._in = Link(
-            url, name=f"{name} (consume)", timeout=connect_timeout, heartbeat=heartbeat
-        )
+        self._in = Link(url, name=f"{name} (consume)", timeout=connect_timeout, heartbeat=heartbeat)
         super().__init__(self._out)
         self._publisher = Publisher(self._out)
         self._consumers: set[AioPikaConsumer] = set()
@@ -64,9 +62,7 @@ class AioPikaTransport(AioPikaAdmin):
         retry: bool = True,
     ) -> None:
         """Publish persistent, mandatory and confirmed."""
-        await self._publisher.publish(
-            envelope, exchange, routing_key, timeout=timeout, retry=retry
-        )
+        await self._publisher.publish(envelope, exchange, routing_key, timeout=timeout, retry=retry)
 
     def consume(
         self,
