@@ -64,6 +64,8 @@ class Link:
         self._stream: FrameStream | None = None
         self._closed = False
         self.generation = 0
+        #: Why the last attempt to connect failed, None since one succeeded.
+        self.problem: str | None = None
         # aiormq logs each failed attempt as an error; it is raised here, in words, and retried.
         # A handler of its own keeps the line out of scripts that configure no logging.
         aiormq_log = logging.getLogger("aiormq")
@@ -101,7 +103,8 @@ class Link:
                 await asyncio.sleep(pause)
             try:
                 return await self._connect()
-            except (BrokerUnavailable, AccessRefused):
+            except (BrokerUnavailable, AccessRefused) as error:
+                self.problem = str(error)
                 self._not_before = loop.time() + self._backoff.next()
                 raise
 
@@ -136,6 +139,7 @@ class Link:
         self.generation += 1
         self._backoff.reset()
         self._not_before = 0.0
+        self.problem = None
         log.debug("connected", broker=self.address, link=self._name, generation=self.generation)
         return self._raw
 

@@ -245,7 +245,10 @@ class Publisher:
                     await self._check(session, exchange)
                 return session
         except TimeoutError:
-            message = f"opening a channel to the broker at {self._link.address} took too long"
+            message = (
+                self._link.problem
+                or f"opening a channel to the broker at {self._link.address} took too long"
+            )
             raise BrokerUnavailable(message) from None
 
     async def _open(self) -> _Session:
