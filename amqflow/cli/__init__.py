@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from amqflow.cli.demo import demo
 from amqflow.cli.finding import AppSource
 from amqflow.cli.worker import worker
 from amqflow.errors import AmqflowError
@@ -27,7 +28,9 @@ __all__ = ["cli", "main", "run_for"]
     help="The application: a module, module.attribute or module:attribute.",
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks of amqflow's own errors.")
-@click.option("--workdir", type=click.Path(exists=True, file_okay=False), help="Change to it first.")
+@click.option(
+    "--workdir", type=click.Path(exists=True, file_okay=False), help="Change to it first."
+)
 @click.version_option(package_name="amqflow")
 @click.pass_context
 def cli(context: click.Context, app: str | None, *, debug: bool, workdir: str | None) -> None:
@@ -37,6 +40,7 @@ def cli(context: click.Context, app: str | None, *, debug: bool, workdir: str | 
     context.meta["amqflow.debug"] = debug
 
 
+cli.add_command(demo)
 cli.add_command(worker)
 
 

@@ -86,6 +86,8 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> App:
     for part in attribute.split("."):
         found = getattr(found, part, None)  # type: ignore[assignment]
     if not isinstance(found, App):
-        message = f"-A {name}: {attribute!r} in module {module.__name__!r} is no AmqFlow application"
+        message = (
+            f"-A {name}: {attribute!r} in module {module.__name__!r} is no AmqFlow application"
+        )
         raise ConfigurationError(message)
     return found
