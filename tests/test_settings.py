@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import logging
 import sys
 import types
@@ -420,7 +420,7 @@ def test_limits_that_contradict_each_other(conf):
 
 def test_durations(conf):
     for given, expected in [
-        (datetime.timedelta(minutes=1), 60.0),
+        (dt.timedelta(minutes=1), 60.0),
         (5, 5.0),
         ("2d", 172800.0),
         ("1.5m", 90.0),

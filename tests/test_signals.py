@@ -165,4 +165,4 @@ def test_names_and_arguments_are_celerys():
         theirs = getattr(celery, name)
         assert one.name == name == theirs.name
         missing = set(theirs.providing_args or ()) - one.providing_args
-        assert missing - {"runtime"} == set(), name
+        assert missing == set(), name

@@ -409,7 +409,7 @@ async def _until(condition: Callable[[], Awaitable[bool]], timeout: float, late:
     """Ask until it is so; raises DemoError with ``late`` after ``timeout`` seconds."""
     try:
         async with asyncio.timeout(timeout):
-            while not await condition():
+            while not await condition():  # noqa: ASYNC110 - the broker is asked, it tells nobody
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise DemoError(late) from None

@@ -6,7 +6,13 @@ import json
 
 import pytest
 
-from amqflow.canvas import Signature, as_signatures, maybe_signature, signature_to_call
+from amqflow.canvas import (
+    Signature,
+    as_signatures,
+    check_signatures,
+    maybe_signature,
+    signature_to_call,
+)
 from amqflow.errors import ConfigurationError
 from tests.tasks.recording import RecordingApp
 
@@ -56,9 +62,37 @@ def test_what_is_no_signature_is_refused(data):
         Signature.from_dict(data)
 
 
+def test_a_foreign_clients_own_options_are_left_out_but_no_chord():
+    data = {
+        "task": "t",
+        "options": {"queue": "q", "stamped_headers": ["x"], "stamps": {}, "chord": None},
+    }
+    assert dict(Signature.from_dict(data).options) == {"queue": "q"}
+    data["options"]["chord"] = {"task": "body"}
+    with pytest.raises(ConfigurationError, match="a chord of Celery's"):
+        Signature.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        5,
+        {},
+        {"task": "t", "options": {"priority": "high"}},
+        {"task": "t", "options": {"link": [5]}},
+    ],
+)
+def test_what_could_not_be_called_later_is_found_before(step):
+    check_signatures([{"task": "t", "args": [1], "options": {"queue": "q"}}])
+    with pytest.raises(ConfigurationError):
+        check_signatures([step])
+
+
 def test_foreign_dicts_may_leave_things_out():
     assert Signature.from_dict({"task": "t"}) == Signature("t")
-    assert Signature.from_dict({"task": "t", "args": None, "kwargs": None, "options": None}).args == ()
+    assert (
+        Signature.from_dict({"task": "t", "args": None, "kwargs": None, "options": None}).args == ()
+    )
 
 
 def test_it_reads_as_celerys_dict():

@@ -58,7 +58,7 @@ def test_before_hooks_run_in_order_and_after_hooks_in_reverse():
 
 def test_an_empty_stack_says_that_nothing_needs_calling():
     stack = Stack()
-    assert not (stack or stack.publishes or stack.receives or stack.executes or stack.settles)
+    assert not any([stack, stack.publishes, stack.receives, stack.executes, stack.settles])
     assert len(stack) == 0
 
 
@@ -72,9 +72,10 @@ def test_the_flags_tell_which_hooks_exist():
 
     class Inheriting(Settling): ...
 
+    members = [Noted("", []), Receiving(), Inheriting(), Middleware()]
     flags = [
         (stack.publishes, stack.receives, stack.executes, stack.settles)
-        for stack in map(lambda one: Stack([one]), [Noted("", []), Receiving(), Inheriting(), Middleware()])  # noqa: C417
+        for stack in (Stack([member]) for member in members)
     ]
     assert flags == [
         (True, False, True, False),

@@ -144,3 +144,16 @@ async def test_a_connection_that_went_silent_is_noticed(private_redis):
     assert (await task).result == 1
     await waiting.close()
     await client.close()
+
+
+@pytest.mark.faults
+async def test_closing_ends_whatever_the_connection_does_at_that_moment(private_redis):
+    server = private_redis()
+    for _ in range(30):
+        store = RedisStore(server.db_url(0), deadline=1)
+        waiting = [asyncio.create_task(store.wait(f"t{n}", 30)) for n in range(3)]
+        await until(lambda: server.cli("PUBSUB", "CHANNELS"))
+        server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        await asyncio.wait_for(store.close(), 5)
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(end) for end in ends} == {StoreUnavailable}

@@ -52,7 +52,7 @@ def test_delay_sends_the_validated_arguments(app, send):
 
 
 def test_what_does_not_fit_never_leaves(app, send):
-    for wrong in (lambda: send.delay(1), lambda: send.delay(), lambda: send.apply_async((1, 2, 3))):
+    for wrong in (lambda: send.delay(1), send.delay, lambda: send.apply_async((1, 2, 3))):
         with pytest.raises(InvalidArguments):
             wrong()
     assert app.sent == []
@@ -359,6 +359,19 @@ def test_hooks_run_in_celerys_order(app):
         "before_start", "on_retry", "after_return", "before_start", "on_failure", "after_return",
     ]  # fmt: skip
     assert ("on_failure", "gone", True) in task.notes
+
+
+def test_a_hook_that_fails_is_logged_and_changes_nothing(app, caplog):
+    class Broken(Task):
+        def on_success(self, retval, task_id, args, kwargs):
+            raise RuntimeError("a bug in a hook")
+
+    @app.task(base=Broken)
+    def task():
+        return 5
+
+    assert task.apply().get() == 5
+    assert "a bug in a hook" in caplog.text
 
 
 def test_a_base_with_a_wrong_option_is_refused(app):

@@ -7,7 +7,7 @@ import typing
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
@@ -161,8 +161,8 @@ def test_exact_types_travel_as_they_are():
 
 def test_plain_annotations_copy_nothing_on_the_way_out():
     def function(
-        rows: list[dict[str, int]], kind: Literal["a", "b"], x: int | None, y: Optional[str]
-    ): ...  # noqa: UP045
+        rows: list[dict[str, int]], kind: Literal["a", "b"], x: int | None, y: str | None
+    ): ...
 
     validator = arguments(function)
     assert validator.check_outgoing(([{"a": 1}], "a", None, "x"), {})[0] == (
@@ -216,7 +216,7 @@ def test_self_is_never_looked_at():
 
 
 def test_nothing_is_resolved_before_the_first_check():
-    def function(a: Later): ...
+    def function(a: Later): ...  # noqa: F821 - named below
 
     validator = arguments(function, namespace=(names := {}))
     names["Later"] = int
