@@ -176,9 +176,12 @@ class Executor:
 
     # -- stopping --------------------------------------------------------------------------
 
-    def stop(self) -> list[Job]:
-        """Start nothing more; return the jobs that have not started."""
+    def halt(self) -> None:
+        """Start nothing more."""
         self._open = False
+
+    def drain(self) -> list[Job]:
+        """Take out the jobs that have not started."""
         return self._ready.drain()
 
     async def wait_idle(self, timeout: float | None) -> bool:

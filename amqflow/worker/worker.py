@@ -130,6 +130,8 @@ class Worker:
         if self._stop.is_set():
             self._cut.set()
         self._stop.set()
+        if self.ready.is_set():
+            self._executor.halt()
 
     async def start(self) -> None:
         """Connect, bring the derived topology about, subscribe.
@@ -301,15 +303,17 @@ class Worker:
 
     async def shutdown(self) -> None:
         """Stop consuming, let running tasks end, hand back what has not started (design 10)."""
+        self._executor.halt()
         signals.worker_shutting_down.send(sender=self, sig="SIGTERM", how="Warm", exitcode=0)
         log.info("stopping", running=self._executor.running, waiting=self._executor.waiting)
         await asyncio.gather(
             *(consumer.pause() for _, consumer in self._consumers), return_exceptions=True
         )
-        for job in self._executor.stop():
+        await self._intake.stop()
+        # Only now: what is given back while a queue is consumed comes straight here again.
+        for job in self._executor.drain():
             self._release(job)
             job.delivery.requeue()
-        await self._intake.stop()
         await self._wait_for_running()
         if not await self._settler.drain(SETTLE_TIMEOUT):
             log.warning("settlements left behind; their messages are delivered again")

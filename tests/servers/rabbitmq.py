@@ -243,9 +243,13 @@ class RabbitMQ(Broker):
             env=self._environment,
             log=self._home / "rabbitmq.out",
         )
-        # The AMQP listener is opened last, after every boot step and plugin.
+        # Both listeners: which one is opened last differs from start to start.
+        management = urlsplit(self.management_url).port or 0
         wait_ready(
-            self._beam, lambda: accepts(self._port), name="RabbitMQ", deadline=START_DEADLINE
+            self._beam,
+            lambda: accepts(self._port) and accepts(management),
+            name="RabbitMQ",
+            deadline=START_DEADLINE,
         )
 
     def stop(self) -> None:

@@ -1,0 +1,5 @@
+"""``python -m amqflow.cli``: the command line without its script."""
+
+from amqflow.cli import main
+
+main()
