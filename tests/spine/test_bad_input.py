@@ -72,7 +72,7 @@ BAD = {
     "a link that is no signature": (
         Envelope(
             BODY.replace(
-                b'"callbacks": null', b'"callbacks": [{"task": "t.ok", "options": {"nope": 1}}]'
+                b'"callbacks": null', b'"callbacks": [{"task": "t.ok", "subtask_type": "chord"}]'
             ),
             task_headers(),
         ),
