@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["tests.servers.plugin"]
+pytest_plugins = ["tests.servers.plugin", "tests.applications"]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,22 +127,9 @@ async def settle(app, ids, balance, log, deadline):
                 states[task_id] = outcome.state
         return len(states) == len(ids)
 
-    try:
+    with suppress(AssertionError):  # the balance names what is missing
         await until(all_ended, deadline=deadline, every=0.3)
-    except AssertionError:
-        pass  # the balance names what is missing
-    letters = Counter()
-    expected = {task_id for task_id in ids if states.get(task_id) == "FAILURE"}
-    consumer = app.runtime().transport.consume(
-        "default.dead",
-        lambda delivery: letters.update([delivery.envelope.headers["id"]]),
-        prefetch=0,
-    )
-    try:
-        await until(lambda: expected <= letters.keys(), deadline=20)
-    except AssertionError:
-        pass
-    await consumer.close()
+    letters = await _letters(app, {known for known in ids if states.get(known) == "FAILURE"})
     for task_id, number in ids.items():
         state, fails = states.get(task_id), number % 10 == 7
         if state is None:
@@ -156,3 +144,17 @@ async def settle(app, ids, balance, log, deadline):
     balance.runs = sum(runs.values())
     balance.repeated_runs = balance.runs - len(runs)
     balance.repeated_letters = sum(count - 1 for count in letters.values())
+
+
+async def _letters(app, expected):
+    """Count the dead letters by task id, once all that are expected were seen."""
+    letters = Counter()
+    consumer = app.runtime().transport.consume(
+        "default.dead",
+        lambda delivery: letters.update([delivery.envelope.headers["id"]]),
+        prefetch=0,
+    )
+    with suppress(AssertionError):
+        await until(lambda: expected <= letters.keys(), deadline=20)
+    await consumer.close()
+    return letters

@@ -18,9 +18,7 @@ def note(task_id, retries):
         os.close(log)
 
 
-@app.task(
-    bind=True, autoretry_for=(OSError,), retry_backoff=0.2, retry_jitter=False, max_retries=3
-)
+@app.task(bind=True, autoretry_for=(OSError,), retry_backoff=0.2, retry_jitter=False, max_retries=3)
 def work(self, number: int) -> int:
     note(self.request.id, self.request.retries)
     time.sleep(0.002)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import pickle
 import zlib
+from typing import ClassVar
 
 import pytest
 
@@ -16,7 +17,14 @@ from tests.servers.wait import until
 
 def task_headers(task="t.ok", **more):
     task_id = new_id()
-    return {"task": task, "id": task_id, "root_id": task_id, "parent_id": None, "lang": "py", **more}
+    return {
+        "task": task,
+        "id": task_id,
+        "root_id": task_id,
+        "parent_id": None,
+        "lang": "py",
+        **more,
+    }
 
 
 BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
@@ -142,7 +150,7 @@ async def test_a_result_that_cannot_be_written_fails_the_task(bench):
 
     async with bench.working():
         for task in (odd, wrong):
-            with pytest.raises(Exception, match="object|int"):
+            with pytest.raises(Exception, match=r"object|int"):
                 await (await task.adelay()).aget(timeout=10)
 
 
@@ -169,7 +177,7 @@ async def test_a_task_that_exits_or_raises_anything_is_contained(bench):
 
     async with bench.working(slots=1):
         for task in (leave, cancel, ugly):
-            with pytest.raises(Exception):  # noqa: B017, PT011 - which one is not the point
+            with pytest.raises(Exception):  # noqa: B017 - which one is not the point
                 await (await task.adelay()).aget(timeout=10)
         assert await (await ok.adelay()).aget(timeout=10) == 1
 
@@ -188,7 +196,7 @@ async def test_a_classic_queue_marks_what_comes_back_and_a_second_return_runs_al
     for _ in range(2):
         # A worker that dies: take the message and close the channel.
         taken = asyncio.Event()
-        consumer = transport.consume("old", lambda _: taken.set(), prefetch=1)
+        consumer = transport.consume("old", lambda _, taken=taken: taken.set(), prefetch=1)
         async with asyncio.timeout(10):
             await taken.wait()
         await consumer.close()
@@ -214,7 +222,9 @@ async def test_poison_is_parked_after_its_limit(bench):
     await transport.publish(message, "", "default.suspect", timeout=10)
     for _ in range(3):
         taken = asyncio.Event()
-        consumer = transport.consume("default.suspect", lambda _: taken.set(), prefetch=1)
+        consumer = transport.consume(
+            "default.suspect", lambda _, taken=taken: taken.set(), prefetch=1
+        )
         async with asyncio.timeout(10):
             await taken.wait()
         await consumer.close()
@@ -228,12 +238,12 @@ async def test_poison_is_parked_after_its_limit(bench):
 
 async def test_middleware_changes_and_watches_the_way(amqp_url, redis_url):
     from amqflow import Middleware
-    from tests.spine.conftest import Bench
+    from tests.applications import Bench
 
     class Tenant(Middleware):
         """Carry a tenant with every message; refuse one on the way in."""
 
-        seen = []
+        seen: ClassVar = []
 
         def before_publish(self, message):
             message.extra["tenant"] = "acme"

@@ -223,7 +223,9 @@ async def test_links_and_errbacks_run_once_with_what_they_need(bench):
 
     @bench.app.task
     def sorry(request, error, trace):
-        seen.append((request["task"].rpartition(".")[2], error["exc_message"], "ValueError" in trace))
+        seen.append(
+            (request["task"].rpartition(".")[2], error["exc_message"], "ValueError" in trace)
+        )
 
     async with bench.working():
         await add.aapply_async((1, 2), link=[note.s(), add.s(10)])
@@ -358,7 +360,7 @@ async def test_an_unroutable_call_raises_and_says_what_to_do(bench):
 
 async def test_an_unknown_task_fails_at_once(bench):
     async with bench.working():
-        with pytest.raises(UnknownTask, match="no.such"):
+        with pytest.raises(UnknownTask, match=r"no\.such"):
             await (await bench.app.asend_task("no.such")).aget(timeout=10)
 
 
@@ -383,6 +385,7 @@ def test_blocking_verbs_work_in_plain_code(amqp_url, redis_url):
         env={**os.environ, "AMQFLOW_BROKER": amqp_url, "AMQFLOW_BACKEND": redis_url},
     )
     try:
+
         def answered():
             try:
                 return app.send_task("plain.add", (2, 3)).get(timeout=5) == 5
@@ -403,7 +406,7 @@ async def test_rpc_results_come_back_as_messages(amqp_url):
     def add(x: int, y: int) -> int:
         return x + y
 
-    from tests.spine.conftest import Bench
+    from tests.applications import Bench
 
     async with Bench(app).working():
         results = await asyncio.gather(*(add.adelay(i, i) for i in range(50)))
