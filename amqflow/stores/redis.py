@@ -123,6 +123,9 @@ def translated(shown: str) -> Iterator[None]:
         raise StoreError(f"Redis {shown} refused a command: {_said(exc)}") from exc
     except redis_errors.RedisError as exc:
         raise StoreError(f"Redis {shown}: {_said(exc)}") from exc
+    except RuntimeError as exc:
+        # uvloop says so where asyncio raises ConnectionResetError: the socket closed under a write.
+        raise StoreUnavailable(f"Redis {shown} cannot be used now: {_said(exc)}") from exc
 
 
 def _said(exc: BaseException) -> str:

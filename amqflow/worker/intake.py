@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from amqflow import signals
 from amqflow.abc import FAILURE, REVOKED, Attempt, DeadReason, ExceptionInfo, Outcome, Verdict
 from amqflow.backoff import Backoff
-from amqflow.errors import InvalidArguments, StoreError, Undecodable
+from amqflow.errors import InvalidArguments, Undecodable
 from amqflow.logs import get_logger
 from amqflow.protocol import decode
 from amqflow.protocol import headers as h
@@ -280,7 +280,7 @@ class Intake:
         while not claims:
             try:
                 claims = await store.begin(attempts)
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - a task that ends here strands its messages
                 # Hold: nothing runs that could not be fenced, nothing is acked or given back.
                 pause = backoff.next()
                 log.warning(

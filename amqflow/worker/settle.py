@@ -143,7 +143,7 @@ class Settler:
                 for job in jobs:
                     await self._finish([job])
             return
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes must not be stranded
             await self._away(jobs, error)
             return
         for job, answer in zip(jobs, finished, strict=True):
@@ -172,9 +172,9 @@ class Settler:
         )
         await self._finish([job])
 
-    async def _away(self, jobs: list[Job], error: StoreError) -> None:
+    async def _away(self, jobs: list[Job], error: Exception) -> None:
         """Hand settlements to the completions queue under confirm; hold where that fails."""
-        log.warning("the result store is away", error=str(error), settlements=len(jobs))
+        log.warning("the result store is away", error=repr(error), settlements=len(jobs))
         await asyncio.gather(*(self._hand_over(job) for job in jobs))
 
     async def _hand_over(self, job: Job) -> None:
