@@ -2,30 +2,35 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Most tests wait for servers: several processes at a time, each with servers of its own.
+PARALLEL := -n 3 --dist worksteal
 # Beside a private RabbitMQ and Redis, which end with the command.
 WITH_SERVERS := $(BIN)/python -m tests.servers run --
 RABBITMQ4 := .cache/rabbitmq4
 
 # What speaks to a broker, for the run against RabbitMQ 4.
-BROKER_TESTS := $(wildcard $(addprefix tests/,servers transport topology provision producer results worker app deadletters workflow faults))
+BROKER_TESTS := $(wildcard $(addprefix tests/,servers broker transport topology provision results stores spine interop scheduler deadletters faults cli examples test_app.py test_management.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 faults lint format bench lock servers clean
+.PHONY: help demo demo-rabbitmq test test-all test-rabbitmq4 faults lint format bench soak lock servers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
-demo: .venv/.installed servers ## index Python's standard library with tasks on a real RabbitMQ
+demo: .venv/.installed ## index Python's standard library with tasks, no server needed
+	@env -u AMQFLOW_BROKER -u AMQFLOW_BACKEND $(BIN)/amqflow demo $(ARGS)
+
+demo-rabbitmq: .venv/.installed servers ## the same on a private RabbitMQ and Redis
 	@$(WITH_SERVERS) $(BIN)/amqflow demo $(ARGS)
 
 test: .venv/.installed servers ## every test but the slow ones, under 15 minutes
-	$(PYTEST) -m "not slow and not faults_long and not rabbitmq4" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not slow and not faults_long and not rabbitmq4" $(ARGS)
 
 test-all: .venv/.installed servers ## every test, the slow ones and the long fault scenarios too
 	$(PYTEST) -m "not rabbitmq4" $(ARGS)
 
 test-rabbitmq4: .venv/.installed servers $(RABBITMQ4)/.complete ## broker-facing tests on RabbitMQ 4
-	AMQFLOW_TEST_RABBITMQ=4 $(PYTEST) -m "not slow and not faults_long" $(BROKER_TESTS) $(ARGS)
+	AMQFLOW_TEST_RABBITMQ=4 $(PYTEST) $(PARALLEL) -m "not slow and not faults_long" $(BROKER_TESTS) $(ARGS)
 
 faults: .venv/.installed servers ## the fault scenarios only: kills, pauses, the ledger
 	$(PYTEST) -s -m "(faults or faults_long) and not rabbitmq4" $(ARGS)
@@ -42,6 +47,9 @@ format: .venv/.installed ## let ruff format and fix
 
 bench: .venv/.installed servers ## compare with Celery, Dramatiq and Taskiq; writes RESULTS.md
 	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)
+
+soak: .venv/.installed servers ## a million tasks through a worker of threads and one of processes: memory stays flat
+	AMQFLOW_SOAK=$(or $(COUNT),1000000) $(PYTEST) -s -m "" -o faulthandler_timeout=0 tests/worker/test_soak.py $(ARGS)
 
 lock: ## pin the newest versions that the ranges allow
 	tools/lock.sh

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -68,6 +68,8 @@ class Call:
     routing_key: str | None = None
     headers: Mapping[str, Any] | None = None
     retries: int = 0
+    #: How often a task was replaced (``self.replace``) by one with the same id.
+    replaced_task_nesting: int = 0
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
@@ -83,10 +85,14 @@ class Call:
     reply_to: str | None = None
     shadow: str | None = None
     compression: str | None = None
+    #: The task by whose name and options it is routed, in place of its own (``map`` and its kin).
+    route_name: str | None = None
     #: Seconds the confirm may take; None: the setting ``publish_timeout``.
     timeout: float | None = None
     #: Try again (same id) while the broker is away, until ``timeout``.
     retry: bool = True
+    #: Awaited between encoding and publishing: what goes out at a given instant is ready by then.
+    hold: Callable[[], Awaitable[None]] | None = None
 
 
 # -- an attempt and how it ended -----------------------------------------------------------
@@ -123,6 +129,15 @@ class Attempt:
     track_started: bool = False
 
 
+#: What a task has sent: a task by its id, or a group by its id and its members.
+Child: TypeAlias = "str | tuple[str, tuple[Child, ...]]"
+
+
+def as_child(data: Any) -> Child:
+    """Return a child from the lists JSON makes of it."""
+    return data if isinstance(data, str) else (data[0], tuple(map(as_child, data[1])))
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended, or the state it is in; what a result store keeps for an id.
@@ -142,8 +157,8 @@ class Outcome:
     retry_at: float | None = None
     park: DeadReason | None = None
     reason: str | None = None
-    #: Ids of the tasks this one sent, Celery's ``children``.
-    children: tuple[str, ...] = ()
+    #: What this task has sent, Celery's ``children``: ids, and groups as (id, members).
+    children: tuple[Child, ...] = ()
     parent_id: str | None = None
     group_id: str | None = None
     #: Unix seconds at which it ended.
@@ -196,11 +211,13 @@ class Finished:
 
     ``stored`` is the outcome that stands for this attempt: ours, or an earlier writer's.
     ``refused``: a later owner holds the fence, or a later attempt or epoch stands; publish
-    nothing.
+    nothing. ``contested`` beside it: the fence of this very attempt is another owner's, who may
+    be dead; the message must not end with this answer.
     """
 
     stored: Outcome
     refused: bool = False
+    contested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +273,24 @@ class ResultStore(Protocol):
         """Return what is known of an id; None is Celery's PENDING."""
         ...
 
+    async def get_many(self, task_ids: Sequence[str]) -> list[Outcome | None]:
+        """Return what is known of many ids, in order; one round trip for hundreds of them."""
+        ...
+
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         """Wait for a terminal outcome by push. Raises TimeoutError after ``timeout`` seconds."""
+        ...
+
+    async def save_group(self, group_id: str, members: Any) -> None:
+        """Keep a group's tuple form (``as_tuple`` of its handle); None drops it.
+
+        Raises:
+            StoreError: This store keeps no groups.
+        """
+        ...
+
+    async def load_group(self, group_id: str) -> Any:
+        """Return a group's tuple form as it was saved; None where nothing is."""
         ...
 
     async def forget(self, task_id: str) -> None:
@@ -267,6 +300,26 @@ class ResultStore(Protocol):
     @property
     def reply_to(self) -> str | None:
         """The queue this process's replies come to (``rpc``), else None."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Keeps what is too large for a message, by reference (design 8). One per event loop."""
+
+    async def put(self, data: bytes, *, keep: float = 0.0) -> str:
+        """Keep ``data`` and return its reference; ``keep``: seconds it is needed for.
+
+        The same content has the same reference, so a second try costs nothing.
+        Raises MessageTooLarge over the bound, StoreUnavailable where the store is away.
+        """
+        ...
+
+    async def get(self, ref: str) -> bytes:
+        """Return what a reference names. Raises BlobMissing, StoreUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
         ...
 
 
@@ -288,12 +341,35 @@ class ResultReader(LoopRunner, Protocol):
         """Return what the store knows of an id."""
         ...
 
+    async def fetch_outcomes(self, task_ids: Sequence[str]) -> list[Outcome | None]:
+        """Return what the store knows of many ids, in order."""
+        ...
+
     async def wait_outcome(self, task_id: str, timeout: float | None) -> Outcome:
         """Wait for the terminal outcome, or raise TimeoutError."""
         ...
 
     async def forget_outcome(self, task_id: str) -> None:
         """Drop a result from the store."""
+        ...
+
+    async def save_group(self, group_id: str, members: Any) -> None:
+        """Keep a group's tuple form in the store; None drops it."""
+        ...
+
+    async def load_group(self, group_id: str) -> Any:
+        """Return a saved group's tuple form; None where there is none."""
+        ...
+
+    async def arevoke(self, ids: str | Sequence[str], *, terminate: bool = False) -> None:
+        """Revoke tasks by id, published or not yet; returns when that is durable.
+
+        What has not begun ends as REVOKED at once; what runs goes on unless ``terminate``.
+        """
+        ...
+
+    def running_task(self) -> str | None:
+        """Return the name of the task a worker runs in this context; None outside one."""
         ...
 
     async def explain(self, task_id: str, queue: str | None) -> str:
@@ -314,6 +390,19 @@ class Sent:
     queue: str | None
 
 
+class SentNode(Protocol):
+    """A signature or composition, as far as the ground floor knows it (``amqflow.canvas``)."""
+
+    @property
+    def subtask_type(self) -> str | None:
+        """Celery's: None for a plain signature, else the kind of composition."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return Celery's dict form."""
+        ...
+
+
 class Dispatcher(ResultReader, Protocol):
     """Sends calls; the application is one. Raises PublishError kinds, never returns unconfirmed."""
 
@@ -323,6 +412,27 @@ class Dispatcher(ResultReader, Protocol):
 
     async def send_calls(self, calls: Sequence[Call]) -> list[Sent]:
         """Publish many calls pipelined; raises PublishGroupError when some were refused."""
+        ...
+
+    async def send_composition(
+        self,
+        node: SentNode,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Send a chain, group or chord, completed by arguments and options, and return its handle.
+
+        The handle is one of :mod:`amqflow.handles`, which stands on this module: a chain's is that
+        of its last step, with ``parent``; a group's a GroupResult; a chord's that of its body.
+        """
+        ...
+
+    async def arevoke(self, ids: str | Sequence[str], *, terminate: bool = False) -> None:
+        """Revoke tasks by id, published or not yet; returns when that is durable.
+
+        What has not begun ends as REVOKED at once; what runs goes on unless ``terminate``.
+        """
         ...
 
 

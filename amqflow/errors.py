@@ -25,12 +25,24 @@ class ConfigurationError(AmqflowError):
     """A setting, URL, option or file is wrong; the message names the place and the way out."""
 
 
+class ScheduleError(ConfigurationError, ValueError):
+    """A schedule or an entry of the scheduler cannot work as written: a field, a zone, a policy."""
+
+
 class TopologyError(ConfigurationError):
     """A topology cannot work as written, or a route does not lead to exactly one queue."""
 
 
 class TopologyMismatch(TopologyError):
     """The broker holds an exchange or queue whose arguments differ from what is declared."""
+
+
+class StalePlan(TopologyError):
+    """The broker or the file changed after the plan was made; nothing was applied."""
+
+
+class ReplaceRefused(TopologyError):
+    """A plan replaces what holds messages or routes them, and nobody asked for that yet."""
 
 
 class UnknownTask(AmqflowError):
@@ -83,6 +95,14 @@ class BrokerUnavailable(BrokerError, ConnectionError):
     """The broker cannot be reached, refused the login, or went away within the deadline."""
 
 
+class ManagementUnavailable(BrokerUnavailable):
+    """RabbitMQ's HTTP management API cannot be reached, or is something else; AMQP may work."""
+
+
+class NoEmbeddedBroker(BrokerError):
+    """Nothing serves the ``embedded://`` name asked for; the message says how to start it."""
+
+
 class ChannelLost(BrokerError, ConnectionError):
     """The channel or connection an operation ran on closed before the operation ended."""
 
@@ -130,6 +150,18 @@ class ResultTimeout(AmqflowError, TimeoutError):
     """``get()`` waited its time-out; the message says where the task is likely to be."""
 
 
+class IncompleteStream(AmqflowError):
+    """What a task has sent was asked for before it has ended (``collect``)."""
+
+
+class JoinInTask(AmqflowError, RuntimeError):
+    """A result was waited for inside a running task, which can end in a deadlock."""
+
+
+class BlobMissing(AmqflowError):
+    """A large body or result was kept apart, and is there no more: it has expired."""
+
+
 class TaskFailed(AmqflowError):
     """A task failed with an error type that cannot be imported here."""
 
@@ -146,6 +178,14 @@ class TaskFailed(AmqflowError):
 
 class TaskRevoked(AmqflowError):
     """The task was revoked, or expired, before it ran."""
+
+
+class MessageDropped(AmqflowError):
+    """The broker dropped a task's message: over a limit of its queue, or rejected by a client."""
+
+
+class ChordLost(AmqflowError):
+    """A chord can no longer be counted: its record, or whoever sent it, was lost."""
 
 
 # -- inside a running task -----------------------------------------------------------------
@@ -197,6 +237,19 @@ class Reject(AmqflowError):
         self.requeue = requeue
 
 
+class Replaced(AmqflowError):
+    """Raised by ``self.replace()``: another signature takes this task's place, with its id."""
+
+    def __init__(self, signature: Mapping[str, Any]) -> None:
+        """Carry the signature, in Celery's dict form."""
+        super().__init__(f"replaced by {signature.get('task')}")
+        self.signature = signature
+
+    def __reduce__(self) -> tuple[type[Replaced], tuple[Mapping[str, Any]]]:
+        """Rebuild from the signature: the default would pass the sentence."""
+        return type(self), (self.signature,)
+
+
 class MaxRetriesExceeded(AmqflowError):
     """``self.retry()`` was called after the last allowed attempt and no exception was given."""
 
@@ -207,6 +260,10 @@ class SoftTimeLimitExceeded(AmqflowError):
 
 class TimeLimitExceeded(AmqflowError):
     """A task ran over its hard time limit and was ended."""
+
+
+class WorkerLost(AmqflowError):
+    """The process that ran a task died in the middle of it: killed, out of memory, segfault."""
 
 
 class ShutdownInProgress(AmqflowError):

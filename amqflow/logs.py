@@ -215,6 +215,9 @@ def get_task_logger(name: str) -> logging.Logger:
 class _Handler(logging.StreamHandler[Any]):
     """The handler :func:`configure` owns, so that a second call replaces it and no other."""
 
+    #: How its lines look.
+    shape: Literal["console", "json"] = "console"
+
 
 def configure(
     level: int | str = "INFO",
@@ -239,6 +242,7 @@ def configure(
     stream = stream if stream is not None else sys.stderr
     handler = _Handler(stream)
     handler.setFormatter(_formatter(format, colors=_is_terminal(stream)))
+    handler.shape = format
     root = logging.getLogger()
     root.setLevel(level)
     for known in list(root.handlers):
@@ -247,6 +251,15 @@ def configure(
     root.addHandler(handler)
     _configure_structlog()
     return handler
+
+
+def configured() -> tuple[int, Literal["console", "json"]] | None:
+    """Return level and format of what :func:`configure` set up; None where it did not."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler, _Handler):
+            return root.level, handler.shape
+    return None
 
 
 def _formatter(

@@ -216,3 +216,10 @@ after_setup_logger = Signal(
 # -- the scheduler ------------------------------------------------------------------------------
 beat_init = Signal("beat_init")
 beat_embedded_init = Signal("beat_embedded_init")
+#: A slot's task is confirmed by the broker; the sender is the entry's name. ``slot`` is Unix
+#: seconds, ``lateness`` seconds after it was due. Ours, as the next two.
+beat_published = Signal("beat_published", "task", "task_id", "slot", "lateness")
+#: Slots that are not run, from ``slot`` to ``last``; ``what`` is ``missed`` or ``skipped``.
+beat_missed = Signal("beat_missed", "what", "slot", "last", "count", "why")
+#: A slot whose task cannot be published.
+beat_failed = Signal("beat_failed", "task", "task_id", "slot", "exception")

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING
 from benchmarks.broker import Broker
 from benchmarks.contestants import ALL
 from benchmarks.environment import describe, load
-from benchmarks.measures import delays, priorities, roundtrip, startup, throughput
+from benchmarks.measures import (
+    chords,
+    delays,
+    pools,
+    priorities,
+    roundtrip,
+    startup,
+    throughput,
+    topology,
+)
 from benchmarks.process import BenchmarkError
 from benchmarks.report import page
 from benchmarks.results import Results
@@ -28,7 +37,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PAGE = Path(__file__).parent / "RESULTS.md"
-MEASURES = ("startup", "publish", "drain", "roundtrip", "delays", "priorities")
+MEASURES = (
+    "startup",
+    "publish",
+    "drain",
+    "roundtrip",
+    "chords",
+    "delays",
+    "priorities",
+    "topology",
+    "pools",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +115,11 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
                 lambda session: throughput.run(session, contestants, drain="drain" in wanted),
             ),
             ("round trip", "roundtrip" in wanted, roundtrip.run),
+            ("chords", "chords" in wanted, chords.run),
             ("delays", "delays" in wanted, delays.run),
             ("priorities", "priorities" in wanted, priorities.run),
+            ("pools", "pools" in wanted, pools.run),
+            ("topology", "topology" in wanted, topology.run),
         ):
             if chosen:
                 session.say(f"{title}:")

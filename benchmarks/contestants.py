@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ class Contestant:
         drained: Also measured as a worker.
         slow: Confirms each publish before the next: fewer messages unless they are drained.
         environment: Settings it reads from the environment.
+        told: The signal that ends its worker.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Contestant:
     slow: bool = False
     baseline: bool = False
     environment: Callable[[Job], dict[str, str]] = lambda _: {}
+    told: signal.Signals = signal.SIGTERM
 
     @property
     def queue_type(self) -> str:
@@ -102,6 +105,8 @@ CELERY = Contestant(
     call="delay()",
     exchanges=("{queue}",),
     slow=True,
+    # SIGTERM and SIGQUIT take it ten seconds with nothing to do; what it ran is acked before.
+    told=signal.SIGKILL,
 )
 DRAMATIQ = Contestant(
     "dramatiq",

@@ -33,10 +33,20 @@ class Child:
     """A process in a session of its own, ended with the block that started it."""
 
     def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], log: Path, *, name: str
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        name: str,
+        told: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """Start ``argv`` with ``environment`` over ours; what it prints goes to ``log``."""
+        """Start ``argv`` with ``environment`` over ours; what it prints goes to ``log``.
+
+        ``told`` is the signal that :meth:`stop` asks it to end by.
+        """
         self.name = name
+        self._told = told
         self._log = log
         # setpriv (util-linux) lets the kernel kill the child when we are killed ourselves.
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
@@ -116,7 +126,7 @@ class Child:
     def stop(self, deadline: float = 15.0) -> None:
         """Ask it to end, and kill what is left of its session after ``deadline`` seconds."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(self._told)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(deadline)
         # Workers of its own that outlived it; the group's id is the child's.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from benchmarks.job import Job, cpu_seconds, now, write_report
+from benchmarks.job import Job, cpu_seconds, fail, now, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,3 +69,27 @@ async def round_trips_async(job: Job, call: Callable[[int], Awaitable[object]]) 
         await call(number)
         took.append(now() - start)
     write_report(job.report, {"seconds": took})
+
+
+class Handle(Protocol):
+    """The result of a chord's body, ours or Celery's."""
+
+    @property
+    def get(self) -> Callable[..., int]:
+        """Wait for it."""
+        ...
+
+
+def timed_chord(job: Job, start: Callable[[int], Handle]) -> None:
+    """Run a small chord, then one of ``count`` members; report its seconds, sending included."""
+    _completed(start(job.warm_up), job.warm_up)
+    began = now()
+    handle = start(job.count)
+    sent = now() - began
+    _completed(handle, job.count)
+    write_report(job.report, {"seconds": now() - began, "sent": sent})
+
+
+def _completed(handle: Handle, count: int) -> None:
+    if handle.get(timeout=200) != count:
+        fail("the body did not get every result")

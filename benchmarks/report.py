@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.contestants import ALL, Contestant
+from benchmarks.measures.chords import CHORDS, TWICE
 from benchmarks.measures.delays import LATENESS, PENDING
+from benchmarks.measures.pools import CONTESTANTS as POOL_CONTESTANTS
+from benchmarks.measures.pools import POOLS
 from benchmarks.measures.priorities import PREFETCH, PRIORITIES
 from benchmarks.measures.roundtrip import ROUND_TRIP
 from benchmarks.measures.startup import IMPORT, READY
 from benchmarks.measures.throughput import DRAIN, PUBLISH
+from benchmarks.measures.topology import TOPOLOGY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +46,13 @@ RATIOS = (
         "dramatiq",
         None,
     ),
+    (
+        "Pool of 2 processes: amqflow over Celery's prefork",
+        POOLS,
+        "amqflow-processes",
+        "celery-prefork",
+        2.0,
+    ),
     ("Drain: amqflow over Taskiq, both `async def`", DRAIN, "amqflow-async", "taskiq-async", None),
     ("Drain: amqflow, threads, over aio-pika alone", DRAIN, "amqflow", "aio-pika", None),
     ("Publish: amqflow `gather(adelay())` over Taskiq", PUBLISH, "amqflow", "taskiq", 1.3),
@@ -59,6 +70,7 @@ RATIOS = (
         "aio-pika",
         None,
     ),
+    ("Chords: amqflow over Celery", CHORDS, "amqflow", "celery", 5.0),
     (
         "Publish, blocking: amqflow `delay()` over Celery's",
         PUBLISH,
@@ -95,6 +107,8 @@ LIMITS: tuple[tuple[str, str, str, str, float, Callable[[float], str]], ...] = (
         1.0,
         _ms,
     ),
+    ("Plan of 500 queues, applied, at most", TOPOLOGY, "amqflow", "full", 2.0, _ms),
+    ("Apply of 500 queues at most", TOPOLOGY, "amqflow", "applied", 15.0, _ms),
     (
         "Priorities: tasks out of order at most",
         PRIORITIES,
@@ -114,10 +128,13 @@ def page(
     parts += _section("Ratios", _ratios(results))
     parts += _section("Limits", _limits(results))
     parts += _section("Draining, one worker process", _drain(results, scale))
+    parts += _section("Draining, two pool processes", _pools(results, scale))
     parts += _section("Publishing, confirmed", _publish(results, scale))
     parts += _section("Round trip, results in Redis", _round_trips(results, scale))
+    parts += _section("Chords, results in Redis", _chords(results, scale))
     parts += _section("Delays", _delays(results, scale))
     parts += _section("Priorities", _priorities(results))
+    parts += _section("Topology", _topology(results))
     parts += _section("Starting", _starting(results))
     parts += ["## Measured on", "", *_described(described, loads), ""]
     return "\n".join(parts)
@@ -219,6 +236,20 @@ def _drain(results: Results, scale: Scale) -> Iterator[str]:
         )
 
 
+def _pools(results: Results, scale: Scale) -> Iterator[str]:
+    measured = [one for one in POOL_CONTESTANTS if results.samples(POOLS, one.key, "rate")]
+    if measured:
+        yield from _table("", "queue", "tasks/s")
+        for one in measured:
+            yield _row(one.title, one.queue_type, _rate(results, POOLS, one.key))
+        yield ""
+        yield (
+            f"{scale.messages:,} no-op tasks published beforehand by amqflow; two child processes "
+            "each, four messages held per child; runs and their moments are noted in a file that "
+            "the children share."
+        )
+
+
 def _publish(results: Results, scale: Scale) -> Iterator[str]:
     lines = []
     for contestant in _measured(results, PUBLISH):
@@ -274,6 +305,34 @@ def _round_trips(results: Results, scale: Scale) -> Iterator[str]:
         )
 
 
+def _chords(results: Results, scale: Scale) -> Iterator[str]:
+    rows = (
+        ("Celery", "classic", "celery", scale.members),
+        ("amqflow", "quorum", "amqflow", scale.members),
+        ("amqflow", "quorum", f"amqflow{TWICE}", 2 * scale.members),
+    )
+    lines = [
+        _row(
+            title,
+            queue,
+            f"{members:,}",
+            _spread(results, CHORDS, key, "rate", lambda rate: f"{rate:,.0f}"),
+            _spread(results, CHORDS, key, "sent", _ms),
+        )
+        for title, queue, key, members in rows
+        if results.samples(CHORDS, key, "rate")
+    ]
+    if lines:
+        yield from _table("", "queue", "members", "members/s", "sent in")
+        yield from lines
+        yield ""
+        yield (
+            "A chord of no-op members in a header given as a list, and a body that counts their "
+            "results; one worker of eight threads, idle before. The time runs from the call to "
+            "the body's result, sending included."
+        )
+
+
 def _delays(results: Results, scale: Scale) -> Iterator[str]:
     if results.measured(LATENESS):
         yield from _table("", "earliest", "p50", "p99", "max", "delayed publishes/s")
@@ -313,6 +372,23 @@ def _priorities(results: Results) -> Iterator[str]:
             f"slow threads: {violations:,.0f} ran more than the prefetch window of {PREFETCH} "
             f"before one of higher priority. {injected:,.0f} messages of priority 9 sent meanwhile "
             f"each started after at most {waited:,.0f} of lower priority."
+        )
+
+
+def _topology(results: Results) -> Iterator[str]:
+    if results.measured(TOPOLOGY):
+        count = results.median(TOPOLOGY, "amqflow", "count") or 0
+        yield from _table(f"{count:,.0f} quorum queues, a binding each", "")
+        for title, metric in (
+            ("`topology plan`, empty broker", "empty"),
+            ("`topology apply`", "applied"),
+            ("`topology plan`, applied", "full"),
+        ):
+            yield _row(title, _spread(results, TOPOLOGY, "amqflow", metric, _ms))
+        yield ""
+        yield (
+            "From the command's start to its end. The delay ladder comes with it where it is not "
+            "there; the live side by the management API."
         )
 
 

@@ -15,6 +15,7 @@ class Scale:
         slow_messages: Published where each waits for its confirm and nothing is drained.
         warm_up: Publishes at the start of each run that are not timed.
         calls: Round trips per run.
+        members: Members of a chord; one of ours runs with twice as many.
         delayed: Delayed messages of the lateness run.
         lead: Until the first of them is due: longer than publishing them takes.
         spread: From the first due one to the last.
@@ -23,6 +24,7 @@ class Scale:
         injected: Urgent messages sent while these are worked off.
         pause: What each of these tasks sleeps.
         starts: Process starts.
+        queues: Queues of the topology that is planned and applied.
         deadline: The longest any child may take.
     """
 
@@ -31,6 +33,7 @@ class Scale:
     slow_messages: int
     warm_up: int
     calls: int
+    members: int
     delayed: int
     lead: float
     spread: float
@@ -39,6 +42,7 @@ class Scale:
     injected: int
     pause: float
     starts: int
+    queues: int
     deadline: float
 
     def but(self, **counts: int | None) -> Scale:
@@ -52,6 +56,7 @@ FULL = Scale(
     slow_messages=4_000,
     warm_up=500,
     calls=300,
+    members=5_000,
     delayed=3_000,
     lead=5.0,
     spread=10.0,
@@ -60,6 +65,7 @@ FULL = Scale(
     injected=50,
     pause=0.001,
     starts=5,
+    queues=500,
     deadline=240.0,
 )
 
@@ -69,6 +75,7 @@ QUICK = Scale(
     slow_messages=100,
     warm_up=20,
     calls=20,
+    members=50,
     delayed=100,
     lead=1.5,
     spread=1.0,
@@ -77,5 +84,6 @@ QUICK = Scale(
     injected=5,
     pause=0.002,
     starts=1,
+    queues=10,
     deadline=30.0,
 )

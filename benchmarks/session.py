@@ -61,6 +61,11 @@ class Session:
         self._runs += 1
         return self._folder / f"{job.queue}.{self._runs}.{kind}"
 
+    def file(self, name: str) -> Path:
+        """Return a fresh path for a file that a measure writes."""
+        self._runs += 1
+        return self._folder / f"{self._runs}.{name}"
+
     def start(self, contestant: Contestant, argv: Sequence[str], job: Job, *, role: str) -> Child:
         """Start a child on a job."""
         return Child(
@@ -68,6 +73,7 @@ class Session:
             job.environment() | contestant.environment(job),
             self.path(job, f"{role}.log"),
             name=f"{contestant.key} {role}",
+            told=contestant.told,
         )
 
     def run(

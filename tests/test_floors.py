@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "amqflow"
 FACE = "__init__"
 
 FLOORS: dict[int, tuple[str, ...]] = {
-    10: (FACE, "testing"),
+    10: (FACE, "__main__", "testing"),
     9: ("cli", "dev", "dashboard"),
     8: ("worker", "scheduler"),
     7: ("app", "deadletters"),
@@ -22,13 +22,24 @@ FLOORS: dict[int, tuple[str, ...]] = {
     4: ("transport", "management", "stores"),
     3: ("tasks", "middleware"),
     2: ("canvas", "protocol", "topology", "settings"),
-    1: ("abc", "handles", "schedules", "errors", "clock", "backoff", "logs", "signals"),
+    1: (
+        "abc",
+        "handles",
+        "schedules",
+        "current",
+        "errors",
+        "clock",
+        "backoff",
+        "logs",
+        "rendezvous",
+        "signals",
+    ),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
-# The ground floor stands on its own three shared rooms; nobody else imports a neighbour.
+# The ground floor stands on its own four shared rooms; nobody else imports a neighbour.
 GROUND = 1
-SHARED_ON_THE_GROUND = frozenset({"errors", "abc", "clock"})
+SHARED_ON_THE_GROUND = frozenset({"errors", "abc", "clock", "current"})
 
 # The embedded server shares no code with the client: testing one on the other compares two
 # readings of AMQP.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from amqflow.abc import ExceptionInfo, Outcome, Sent
 from amqflow.errors import ResultTimeout, SyncInLoop, TaskFailed, TaskRevoked, rebuild_exception
 from amqflow.handles import AsyncResult, EagerResult
+from tests.held import HeldOutcomes
 
 
 class OddError(Exception):
@@ -18,44 +18,6 @@ class OddError(Exception):
     def __init__(self, code, *, extra):
         super().__init__(code)
         self.extra = extra
-
-
-class HeldOutcomes:
-    """The reader's side of the seam: outcomes by id, in memory."""
-
-    def __init__(self, **outcomes):
-        self.outcomes = outcomes
-        self.reads = 0
-        self.explained = []
-
-    def run(self, coroutine, *, twin):
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(coroutine)
-        coroutine.close()
-        raise SyncInLoop(f"use {twin}")
-
-    async def fetch_outcome(self, task_id):
-        self.reads += 1
-        return self.outcomes.get(task_id)
-
-    async def wait_outcome(self, task_id, timeout):
-        self.reads += 1
-        outcome = self.outcomes.get(task_id)
-        if outcome is None or not outcome.terminal:
-            raise TimeoutError
-        return outcome
-
-    async def forget_outcome(self, task_id):
-        self.outcomes.pop(task_id, None)
-
-    async def explain(self, task_id, queue):
-        self.explained.append((task_id, queue))
-        return "queue email: 12 ready, 0 consumers"
-
-    def decode_result(self, task, value):
-        return f"{task}:{value}" if task else value
 
 
 FAILED = Outcome(

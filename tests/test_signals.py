@@ -159,9 +159,12 @@ def test_has_receivers_answers_by_sender(signal):
 
 
 def test_names_and_arguments_are_celerys():
-    celery = pytest.importorskip("celery.signals")
+    import celery.signals as celery
+
     ours = {name: one for name, one in vars(signals).items() if isinstance(one, Signal)}
     for name, one in ours.items():
+        if name in {"beat_published", "beat_missed", "beat_failed"}:
+            continue  # Celery's beat tells nothing of these
         theirs = getattr(celery, name)
         assert one.name == name == theirs.name
         missing = set(theirs.providing_args or ()) - one.providing_args

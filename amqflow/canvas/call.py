@@ -62,8 +62,10 @@ class CallOptions(TypedDict, total=False):
     group_id: str | None
     group_index: int | None
     retries: int | None
+    replaced_task_nesting: int | None
     chain: Sequence[Mapping[str, Any]] | None
     add_to_parent: bool | None
+    route_name: str | None
     timeout: float | None
 
 
@@ -296,8 +298,10 @@ _READERS: Final[dict[str, Callable[[Call, Any, Callable[[], float]], None]]] = {
     "group_id": _text("group"),
     "group_index": _as_is("group_index", int, what="an integer"),
     "retries": _as_is("retries", int, what="an integer"),
+    "replaced_task_nesting": _as_is("replaced_task_nesting", int, what="an integer"),
     "chain": _links("chain"),
     "add_to_parent": _ignore,
+    "route_name": _text("route_name"),
     "timeout": _seconds("timeout"),
 }
 

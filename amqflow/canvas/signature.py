@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from amqflow.canvas.call import OPTION_NAMES, CallOptions, build_call, link_dicts
+from amqflow.canvas.call import CallOptions, build_call, link_dicts
+from amqflow.canvas.node import Node, read_fields, signature_from
+from amqflow.current import applications
 from amqflow.errors import ConfigurationError
 from amqflow.handles import AsyncResult
 
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_FIELDS: Final = ("task", "args", "kwargs", "options", "subtask_type", "immutable")
-
 
 class Sender(Protocol):
     """What runs a signature: a task, which validates and sends as its own ``apply_async`` does."""
@@ -29,9 +29,36 @@ class Sender(Protocol):
         """Run here and now."""
         ...
 
+    def first_argument(self, args: int, kwargs: Sequence[str]) -> tuple[str, Any]:
+        """Return name and type of what a result put before so many arguments becomes.
+
+        Raises:
+            InvalidArguments: It cannot be called with one more argument before these.
+        """
+        ...
+
+    def check_outgoing(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return arguments as they travel, checked and converted by the annotations.
+
+        Raises:
+            InvalidArguments: They do not fit.
+        """
+        ...
+
+    def result_type(self) -> Any:
+        """Return the type of its results; Any where it does not say."""
+        ...
+
     @property
     def apply(self) -> Callable[..., Any]:
         """Run in this process, as an EagerResult."""
+        ...
+
+    @property
+    def aapply(self) -> Callable[..., Any]:
+        """Run in this process from inside a loop, as an EagerResult."""
         ...
 
     @property
@@ -45,20 +72,10 @@ class Sender(Protocol):
         ...
 
 
-class Signature(Generic[R]):
-    """One call to one task, not yet made: name, arguments, options, and whether it is immutable.
+class Signature(Node[R], kind=True):
+    """One call to one task, not yet made: name, arguments, options, and whether it is immutable."""
 
-    Task, arguments and the immutable flag never change; :meth:`clone` completes them in a copy.
-    ``set``, ``link`` and ``link_error`` change *this* signature's options and answer as in Celery,
-    because Celery code calls them for their effect (``sig.link(other)``) and a silently lost
-    errback is worse than a mutable dict. What was taken before (a composition, a sent message, a
-    ``clone``) is a snapshot and never sees such a change.
-    """
-
-    __slots__ = ("_options", "args", "dispatcher", "immutable", "kwargs", "sender", "task")
-
-    #: Celery's ``subtask_type``: None for a plain signature.
-    subtask_type: str | None = None
+    __slots__ = ("_args", "_kwargs", "_task_name", "sender")
 
     def __init__(
         self,
@@ -82,102 +99,77 @@ class Signature(Generic[R]):
             sender: The task itself, where it is known here.
             dispatcher: The application, where the task is known elsewhere only.
         """
-        self.task = task
-        self.args = tuple(args)
-        self.kwargs: Mapping[str, Any] = MappingProxyType(dict(kwargs or {}))
-        self._options: dict[str, Any] = dict(options or {})
+        self._task_name = task
+        self._args = tuple(args)
+        self._kwargs: Mapping[str, Any] = MappingProxyType(dict(kwargs or {}))
+        self._options = dict(options or {})
         self.immutable = immutable
         self.sender = sender
-        self.dispatcher = dispatcher
+        self._dispatcher = dispatcher
 
     # -- as data ----------------------------------------------------------------------------
 
     @property
-    def options(self) -> Mapping[str, Any]:
-        """The execution options, to read; :meth:`set` changes them."""
-        return MappingProxyType(self._options)
+    def task(self) -> str:
+        """The task's name."""
+        return self._task_name
 
     @property
-    def name(self) -> str:
-        """The task's name (Celery's alias)."""
-        return self.task
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments."""
+        return self._args
 
     @property
-    def id(self) -> str | None:
-        """The id the task will have, where one was set."""
-        task_id: str | None = self._options.get("task_id")
-        return task_id
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return Celery's dict form, nested signatures included: what travels in messages."""
-        return {
-            "task": self.task,
-            "args": [_plain(value) for value in self.args],
-            "kwargs": {key: _plain(value) for key, value in self.kwargs.items()},
-            "options": {key: _plain(value) for key, value in self._options.items()},
-            "subtask_type": self.subtask_type,
-            "immutable": self.immutable,
-        }
-
-    #: How kombu's and our JSON encoder ask an object for its plain form.
-    __json__ = to_dict
+    def kwargs(self) -> Mapping[str, Any]:
+        """The keyword arguments, to read."""
+        return self._kwargs
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], dispatcher: Dispatcher | None = None) -> Self:
         """Return the signature of Celery's dict form, ours or a foreign client's.
 
         Options that mean nothing here (Celery's stamps, serializers of connections) are left out,
-        so that a foreign client's signature can be called; a ``chord`` among them is refused,
-        because dropping it would drop the chord's body.
+        so that a foreign client's signature can be called.
 
         Raises:
-            ConfigurationError: It is no signature, a composition (``subtask_type``), or one with
-                a chord of Celery's.
+            ConfigurationError: It is no signature, a composition (``subtask_type``; see
+                :func:`signature_from`), or one with a chord of Celery's.
         """
-        task = data.get("task")
-        if not isinstance(task, str) or not task:
-            raise ConfigurationError(f"not a signature: no task name in {dict(data)!r:.200}")
+        task, args, kwargs, options = read_fields(data)
         kind = data.get("subtask_type")
-        if kind is not None and kind != cls.subtask_type:
+        if kind is not None:
             raise ConfigurationError(f"{task}: a {kind!r} is a composition, no plain signature")
-        args, kwargs = data.get("args") or (), data.get("kwargs") or {}
-        options = data.get("options") or {}
-        if not (
-            isinstance(args, list | tuple)
-            and isinstance(kwargs, Mapping)
-            and isinstance(options, Mapping)
-        ):
-            raise ConfigurationError(
-                f"{task}: a signature's args must be a list, its kwargs and options objects"
-            )
-        if options.get("chord") is not None:
-            raise ConfigurationError(f"{task}: this signature carries a chord of Celery's")
-        return cls(
-            task,
-            args,
-            kwargs,
-            {name: value for name, value in options.items() if name in OPTION_NAMES},
-            immutable=bool(data.get("immutable", False)),
-            dispatcher=dispatcher,
-        )
+        immutable = bool(data.get("immutable", False))
+        return cls(task, args, kwargs, options, immutable=immutable, dispatcher=dispatcher)
 
-    def __getitem__(self, key: str) -> Any:
-        """Return an entry of the dict form, as Celery's dict-based signature does."""
-        if key not in _FIELDS:
-            raise KeyError(key)
-        return getattr(self, key)
+    def receivers(self) -> Iterator[Signature[Any]]:
+        """Yield this one, unless it ignores what is put before its arguments."""
+        if not self.immutable:
+            yield self
 
-    def keys(self) -> Iterator[str]:
-        """Return the dict form's keys, so that ``dict(sig)`` works as in Celery."""
-        return iter(_FIELDS)
+    def result_types(self) -> Iterator[tuple[str, Any]]:
+        """Yield the task's result type, where the task is known here."""
+        if self.sender is not None:
+            yield self.task, self.sender.result_type()
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Signature):
-            return self.to_dict() == other.to_dict()
-        return NotImplemented
+    def check_options(self) -> None:
+        """Make sure that this can be called.
 
-    #: Options may change, and arguments may be unhashable: as with Celery's dict.
-    __hash__ = None  # type: ignore[assignment]
+        Raises:
+            TypeError, ValueError, ConfigurationError: See :func:`build_call`.
+        """
+        signature_to_call(self)
+
+    def bind(self, tasks: Mapping[str, Sender], dispatcher: Dispatcher) -> Self:
+        """Make this one ready to run by an application, and return it.
+
+        Args:
+            tasks: The application's tasks by name.
+            dispatcher: The application.
+        """
+        self.sender = tasks.get(self.task, self.sender)
+        self._dispatcher = dispatcher
+        return self
 
     def __repr__(self) -> str:
         parts = [f"{value!r:.100}" for value in self.args]
@@ -218,37 +210,6 @@ class Signature(Generic[R]):
 
     partial = clone
 
-    def set(self, *, immutable: bool | None = None, **options: Unpack[CallOptions]) -> Self:
-        """Set execution options here and return this signature, as in Celery."""
-        if immutable is not None:
-            self.immutable = immutable
-        self._options = {**self._options, **options}
-        return self
-
-    def set_immutable(self, immutable: bool) -> None:  # Celery's
-        """Set whether a parent's result is ignored."""
-        self.immutable = immutable
-
-    def link(self, callback: Any) -> Any:
-        """Add a signature to run with the result after success; return it, as in Celery."""
-        return self._append("link", callback)
-
-    def link_error(self, errback: Any) -> Any:
-        """Add a signature to run after failure; return it, as in Celery."""
-        return self._append("link_error", errback)
-
-    def on_error(self, errback: Any) -> Self:
-        """Add an errback and return this signature, as in Celery."""
-        self.link_error(errback)
-        return self
-
-    def _append(self, option: str, signature: Any) -> Any:
-        known = self._options.get(option) or []
-        dicts = link_dicts(known)
-        dicts += [one for one in link_dicts(signature) if one not in dicts]
-        self._options = {**self._options, option: dicts}
-        return signature
-
     # -- running ----------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -262,6 +223,13 @@ class Signature(Generic[R]):
         """Run the task in this process and return its EagerResult."""
         merged, named = self.merged_args(args or (), kwargs)
         return self._task("apply").apply(merged, named, **{**self._options, **options})
+
+    async def aapply(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """Async twin of :meth:`apply`."""
+        merged, named = self.merged_args(args or (), kwargs)
+        return await self._task("aapply").aapply(merged, named, **{**self._options, **options})
 
     def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
         """Send with ``args`` put before ours; blocks until the broker's confirm."""
@@ -312,19 +280,54 @@ class Signature(Generic[R]):
         return AsyncResult.of(await dispatcher.send_call(call), dispatcher)
 
     def _task(self, verb: str) -> Sender:
-        if self.sender is None:
+        """Return the task; where only its name is known, the application's of that name."""
+        if self.sender is not None:
+            return self.sender
+        dispatcher = self.dispatcher or applications.current()
+        tasks: Mapping[str, Sender] = getattr(dispatcher, "tasks", {})
+        found = tasks.get(self.task)
+        if found is None:
             raise ConfigurationError(
                 f"{self.task}: cannot {verb} here: this signature knows only the task's name"
             )
-        return self.sender
+        return found
 
-    def _attached(self) -> Dispatcher:
-        if self.dispatcher is None:
-            raise ConfigurationError(
-                f"{self.task}: this signature belongs to no application; make it by the task "
-                "(task.s) or the application (app.signature)"
-            )
-        return self.dispatcher
+
+def signature(
+    varies: Any,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    immutable: bool = False,
+    app: Dispatcher | None = None,
+    **more: Any,
+) -> Node[Any]:
+    """Return a signature of a task by its name, of a task, of a dict form, or a copy of one.
+
+    Args:
+        varies: A task's name, a task, a signature or composition, or Celery's dict form of one.
+        args: Positional arguments, with a name or a task.
+        kwargs: Keyword arguments, with a name or a task.
+        options: Execution options, with a name or a task.
+        immutable: Ignore a parent's result.
+        app: The application; None: the one made last, when it is sent.
+        **more: Execution options over ``options``.
+
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+    if isinstance(varies, Node):
+        return varies.clone()
+    if isinstance(varies, Mapping):
+        return signature_from(varies, app)
+    given = {**(options or {}), **more}
+    make: Callable[..., Signature[Any]] | None = getattr(varies, "signature", None)
+    if make is not None:
+        return make(args, kwargs, given, immutable=immutable)
+    if not isinstance(varies, str):
+        raise ConfigurationError(f"not a signature, a task, or a task's name: {varies!r:.200}")
+    return Signature(varies, args, kwargs, given, immutable=immutable, dispatcher=app)
 
 
 def signature_to_call(
@@ -360,29 +363,16 @@ def check_signatures(steps: Sequence[Any]) -> None:
         if not isinstance(step, Mapping):
             raise ConfigurationError(f"not a signature: {step!r:.200}")
         try:
-            signature_to_call(Signature.from_dict(step))
+            signature_from(step).check_options()
         except (TypeError, ValueError) as error:
             raise ConfigurationError(str(error)) from error
 
 
 def maybe_signature(data: Any, dispatcher: Dispatcher | None = None) -> Any:
-    """Return a dict form as a signature, and anything else (a signature, None) as it is."""
-    if isinstance(data, Mapping):
-        return Signature.from_dict(data, dispatcher)
-    return data
+    """Return a dict form as a signature or composition, and anything else as it is."""
+    return signature_from(data, dispatcher) if isinstance(data, Mapping) else data
 
 
-def as_signatures(value: Any) -> list[Signature[Any]]:
-    """Return one or several signatures or dict forms as a list of plain signatures."""
-    return [Signature.from_dict(one) for one in link_dicts(value)] if value else []
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` with the signatures in it in dict form; the rest is the codec's matter."""
-    if isinstance(value, Signature):
-        return value.to_dict()
-    if type(value) in {list, tuple}:
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return value
+def as_signatures(value: Any) -> list[Node[Any]]:
+    """Return one or several signatures or dict forms as a list of signatures, compositions too."""
+    return [signature_from(one) for one in link_dicts(value)] if value else []

@@ -1,4 +1,4 @@
-"""``amqflow demo``: index the standard library with tasks on a real broker, and check the sums."""
+"""``amqflow demo``: index the standard library with tasks, on any broker, and check the sums."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import signal
 import tempfile
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
+from amqflow.cli.demo_broker import broker_for
 from amqflow.cli.demo_report import Dead, show_dead, show_results
 from amqflow.cli.demo_tasks import (
     FLAKY,
@@ -19,6 +21,7 @@ from amqflow.cli.demo_tasks import (
     TEST_PRIORITY,
     FileIndex,
     Library,
+    Tasks,
     find_library,
     index_app,
     is_test,
@@ -30,7 +33,7 @@ from amqflow.settings import redact
 from amqflow.topology import BrokerFacts, dead_queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from amqflow.handles import AsyncResult
     from amqflow.tasks import Task
     from amqflow.transport import Delivery
+    from amqflow.workflow.catalog import Workflow
+    from amqflow.workflow.records import Known
 
 #: Seconds until the broker must answer, and the workers be ready.
 START_TIMEOUT: Final = 30.0
@@ -47,6 +52,10 @@ STALL_TIMEOUT: Final = 30.0
 DEAD_TIMEOUT: Final = 15.0
 #: Seconds a worker has to stop in.
 STOP_TIMEOUT: Final = 10.0
+#: Seconds between two looks at how far the workflow is.
+LOOK: Final = 1.0
+#: Packages that are drawn at the end.
+DRAWN: Final = 4
 #: Plain lines of progress, where there is no terminal.
 STEPS: Final = 10
 
@@ -70,18 +79,23 @@ class DemoError(AmqflowError):
     show_default=True,
     help="Tasks that run at once in each worker.",
 )
-def demo(workers: int | None, concurrency: int) -> int:
+@click.option(
+    "--path",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Index the Python files of this folder instead.",
+)
+def demo(workers: int | None, concurrency: int, path: Path | None) -> int:
     """Index Python's standard library: one task per file, retries, dead letters, a balance.
 
-    Runs on the broker of AMQFLOW_BROKER, with results in AMQFLOW_BACKEND (as messages where it is
-    not set). Its queues are its own and are deleted at the end. Exits 0 if every file sent is
-    indexed or a dead letter.
+    Runs on an embedded broker of its own, in memory, or on that of AMQFLOW_BROKER with results in
+    AMQFLOW_BACKEND (as messages where it is not set). Its queues are its own and are deleted at
+    the end. Exits 0 if every file sent is indexed or a dead letter.
     """
     from rich.console import Console
 
     console = Console(highlight=False)
     workers = workers or min(os.cpu_count() or 1, 4)
-    return asyncio.run(_until_told(_demo(console, workers, concurrency)))
+    return asyncio.run(_until_told(_demo(console, workers, concurrency, path)))
 
 
 async def _until_told(work: Any) -> int:
@@ -94,22 +108,40 @@ async def _until_told(work: Any) -> int:
         raise click.Abort from None
 
 
-async def _demo(console: Console, workers: int, slots: int) -> int:
-    library = find_library()
+async def _demo(console: Console, workers: int, slots: int, path: Path | None) -> int:
+    library = find_library(path)
+    if not library.files:
+        raise DemoError(f"there are no Python files in {library.root}")
     run = new_id()[:8]
-    app, task = index_app(run)
+    async with broker_for(run):
+        return await _run(console, run, workers, slots, library)
+
+
+async def _run(console: Console, run: str, workers: int, slots: int, library: Library) -> int:
+    app, tasks = index_app(run, library.root)
     await _introduce(console, app, library)
     try:
-        async with _workers(app, run, workers, slots) as ended:
+        commands = [worker_command(run, slots, library.root)] * workers
+        async with _workers(app, commands) as ended:
             console.print(f"{workers} worker processes with {slots} slots each are ready.\n")
             tally = Tally()
-            results = await _send(task, library.files)
-            await _collect(console, app, results, tally, ended)
+            picture = ""
+            if app.runtime().chords is None:
+                results = await _send(tasks.index_file, library.files)
+                await _collect(console, app, results, tally, ended)
+            else:
+                picture = await run_workflow(console, app, tasks, library, tally, ended)
             dead = await _look_at_dead(app, expected=len(tally.failed))
     finally:
         await asyncio.shield(_clean_up(app))
     show_results(console, tally.found)
     show_dead(console, dead, dead_queue(app.main))
+    if picture:
+        console.print(
+            f"\nThe workflow, as `amqflow workflow show` draws it:\n\n{picture}\n",
+            markup=False,
+            soft_wrap=True,
+        )
     return _balance(console, tally, sent=set(library.files), dead=dead)
 
 
@@ -122,12 +154,12 @@ async def _introduce(console: Console, app: App, library: Library) -> None:
         raise BrokerUnavailable(f"{redact(app.broker_url)} does not answer") from None
     tests = sum(map(is_test, library.files))
     version = ".".join(map(str, server.version))
-    console.print(f"The standard library of {library.title}: {library.root}", soft_wrap=True)
+    console.print(f"{library.title} {library.root}", markup=False, soft_wrap=True)
     console.print(
         f"{len(library.files):,} files: {len(library.files) - tests:,} of packages at priority "
         f"{PACKAGE_PRIORITY}, {tests:,} of tests at priority {TEST_PRIORITY}"
     )
-    if not library.has_test_tree:
+    if library.lacks_test_tree:
         console.print(
             "This Python was installed without its test tree (on Debian and Ubuntu: the package "
             "libpython3-testsuite), which holds the files that cannot be parsed; indexing what "
@@ -135,7 +167,7 @@ async def _introduce(console: Console, app: App, library: Library) -> None:
         )
     console.print(
         f"{server.product} {version} at {redact(app.broker_url)}, "
-        f"results by {redact(app.conf.settings.result_backend or '')}",
+        f"results by {redact(app.backend_url or '')}",
         soft_wrap=True,
     )
 
@@ -144,15 +176,15 @@ async def _introduce(console: Console, app: App, library: Library) -> None:
 
 
 @asynccontextmanager
-async def _workers(app: App, run: str, count: int, slots: int) -> AsyncIterator[asyncio.Event]:
+async def _workers(app: App, commands: list[Sequence[str]]) -> AsyncIterator[asyncio.Event]:
     """Run worker processes for the time of a block; the event tells that one ended unasked."""
     ended = asyncio.Event()
     # Their lines are shown only when something went wrong.
     with tempfile.TemporaryFile() as lines:
-        processes = [await _start(run, slots, lines) for _ in range(count)]
+        processes = [await _start(command, lines) for command in commands]
         watches = [asyncio.create_task(_watch(process, ended)) for process in processes]
         try:
-            await _await_consumers(app, count, ended)
+            await _await_consumers(app, len(commands), ended)
             yield ended
         except DemoError as error:
             raise DemoError(f"{error}\n{_tail(lines)}") from None
@@ -166,9 +198,9 @@ async def _workers(app: App, run: str, count: int, slots: int) -> AsyncIterator[
                     process.kill()
 
 
-async def _start(run: str, slots: int, lines: IO[bytes]) -> asyncio.subprocess.Process:
+async def _start(command: Sequence[str], lines: IO[bytes]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *worker_command(run, slots),
+        *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=lines,
         stderr=lines,
@@ -240,6 +272,74 @@ async def _send(
         )
     )
     return dict(zip(files, sent, strict=True))
+
+
+async def run_workflow(
+    console: Console,
+    app: App,
+    tasks: Tasks,
+    library: Library,
+    tally: Tally,
+    ended: asyncio.Event,
+) -> str:
+    """Run scan, the packages' chords and the report, show how far they are, and draw them."""
+    loop = asyncio.get_running_loop()
+    start = last = loop.time()
+    handle = await tasks.scan.aapply_async()
+    waiting = asyncio.ensure_future(handle.aget(disable_sync_subtasks=False))
+    done = 0
+    with _progress(console, len(library.files)) as show:
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=LOOK)
+            known = [one for one in await _packages(app, handle.id) if one.size]
+            now_done = sum(one.size or 0 if one.state == "fired" else one.ended for one in known)
+            if now_done != done:
+                done, last = now_done, loop.time()
+            show(min(done, len(library.files)))
+            if ended.is_set():
+                waiting.cancel()
+                raise DemoError("a worker ended before its work was done; its last lines:")
+            if loop.time() - last > STALL_TIMEOUT:
+                waiting.cancel()
+                why = await app.explain(handle.id, app.main)
+                raise DemoError(f"the report does not come: {why}")
+        show(len(library.files))
+    for package in waiting.result():
+        for file in package.files:
+            outcome = ValueError(file.path) if file.broken else file
+            tally.add(file.path, outcome, loop.time() - start)
+    return await _drawn(app, handle.id)
+
+
+async def _packages(app: App, root_id: str) -> list[Known]:
+    """Return the chords of the packages: those that are members of another one."""
+    workflow = await _workflow(app, root_id)
+    chords = () if workflow is None else workflow.chords
+    return [one for one in chords if one.spec is not None and one.spec.fate.member is not None]
+
+
+async def _workflow(app: App, root_id: str) -> Workflow | None:
+    from amqflow.workflow.catalog import find
+
+    store = app.runtime().chords
+    return None if store is None else await find(store, root_id)
+
+
+async def _drawn(app: App, root_id: str) -> str:
+    """Return the workflow as drawn, its largest packages only: a library has hundreds."""
+    from amqflow.workflow.catalog import Workflow, drawn
+
+    workflow = await _workflow(app, root_id)
+    if workflow is None:
+        return ""
+    outer, *inner = workflow.chords
+    largest = sorted(inner, key=lambda one: -(one.size or 0))[:DRAWN]
+    shown = Workflow(workflow.root_id, (outer, *largest))
+    ids = list(dict.fromkeys(shown.ids()))
+    outcomes = dict(zip(ids, await app.fetch_outcomes(ids), strict=True))
+    rest = len(inner) - len(largest)
+    more = f"\n  %% and {rest} more packages" if rest > 0 else ""
+    return drawn(shown, outcomes) + more
 
 
 async def _collect(
@@ -353,11 +453,12 @@ def _dead_letter(delivery: Delivery) -> Dead:
 def _balance(console: Console, tally: Tally, *, sent: set[str], dead: list[Dead]) -> int:
     """Print what was sent against what came of it; 0 where it is the same, file by file."""
     seconds = max(tally.took.values(), default=0.0)
-    console.print(
-        f"{tally.done:,} tasks in {seconds:.1f} s ({tally.done / (seconds or 1):,.0f}/s): "
-        f"packages done after {tally.took.get(False, 0.0):.1f} s, "
-        f"tests after {tally.took.get(True, 0.0):.1f} s"
-    )
+    console.print(f"{tally.done:,} files in {seconds:.1f} s ({tally.done / (seconds or 1):,.0f}/s)")
+    if tally.took.get(False) != tally.took.get(True):  # a workflow reports on all at once
+        console.print(
+            f"packages done after {tally.took.get(False, 0.0):.1f} s, "
+            f"tests after {tally.took.get(True, 0.0):.1f} s"
+        )
     retried = [file for file in tally.found if file.retries]
     console.print(
         f"{sum(file.retries for file in retried):,} retries of {len(retried):,} files: one file in "
@@ -401,7 +502,9 @@ async def _clean_up(app: App) -> None:
                 if app.main in exchange.name:
                     await transport.delete_exchange(exchange.name)
             if store is not None and store.reply_to is not None:
-                await transport.delete_queue(store.reply_to)
+                # Closed first: a queue deleted under its consumer is something to warn of.
+                await app.aclose()
+                await app.runtime().transport.delete_queue(store.reply_to)
     await app.aclose()
 
 

@@ -45,4 +45,4 @@ class Middleware:
         return outcome
 
     def after_settle(self, message: TaskMessage, outcome: Outcome) -> None:
-        """See the outcome that stands, once its messages are confirmed and before the ack."""
+        """See the outcome that stands, before anything follows it and before the ack."""

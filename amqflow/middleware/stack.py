@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from amqflow.abc import Outcome
 from amqflow.errors import ConfigurationError
 from amqflow.middleware.base import Middleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from amqflow.abc import Outcome
     from amqflow.protocol import TaskMessage
 
 _log = logging.getLogger(__name__)
@@ -110,9 +110,14 @@ class Stack:
         """Let each hook replace the outcome in turn; one that fails is logged and replaces none."""
         for hook in self._before_settle:
             try:
-                outcome = hook(message, outcome)
+                changed = hook(message, outcome)
             except Exception:  # noqa: BLE001 - whatever a hook raises is logged
                 _log.exception("middleware hook %r failed", hook)
+                continue
+            if isinstance(changed, Outcome):
+                outcome = changed
+            else:
+                _log.error("middleware hook %r returned %r, no outcome: ignored", hook, changed)
         return outcome
 
     def after_settle(self, message: TaskMessage, outcome: Outcome) -> None:

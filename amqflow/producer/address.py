@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def to_queue(envelope: Envelope, queue: str, *, delay: float, ladder: Ladder) -> Outgoing:
-    """Address a message to one queue, ``delay`` seconds from now (0 or less: at once)."""
+    """Address a message to one queue, ``delay`` seconds from now (0 or less: at once).
+
+    It arrives up to a tick early: a worker waits for its ``eta``, to the millisecond.
+    """
     if delay <= 0:
         return Outgoing(envelope, "", queue, queue)
-    exchange, key = ladder.entry(queue, delay, envelope.priority)
+    exchange, key = ladder.entry(queue, delay, envelope.priority, early=True)
     return Outgoing(envelope, exchange, key, queue)
 
 
@@ -33,7 +36,8 @@ def to_exchange(
     """Address a message to an exchange; a delayed one leaves the ladder at ``forward``.
 
     The ladder ends in queues. So a delayed call to an exchange is addressed to the application's
-    forward queue, with its true destination in headers; a worker republishes it from there.
+    forward queue, with its true destination in headers; a worker republishes it from there. Who
+    takes it then may know no ``eta``, so it is never early.
     """
     if delay <= 0:
         return Outgoing(envelope, exchange, routing_key)

@@ -54,6 +54,7 @@ def compose(
         group=call.group,
         group_index=call.group_index,
         retries=call.retries,
+        replaced_task_nesting=call.replaced_task_nesting,
         eta=call.eta,
         expires=expires,
         time_limit=time_limit,
@@ -68,6 +69,9 @@ def compose(
     )
     if call.headers:
         message.extra.update(call.headers)
+        # Headers of the protocol's own that a caller, or a task's parent, may give.
+        message.traceparent = message.extra.pop("traceparent", message.traceparent)
+        message.tracestate = message.extra.pop("tracestate", message.tracestate)
     return message
 
 

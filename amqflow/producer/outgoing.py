@@ -11,9 +11,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What is to be published; ``queue`` is the queue it is for, where that is known offline."""
+    """What is to be published.
+
+    Args:
+        envelope: Its content.
+        exchange: Where it goes; "" for the default exchange.
+        routing_key: By which key.
+        queue: The queue it is for, where that is known offline.
+        whole: It carries its body itself, however large: it may lie longer than a blob is kept.
+    """
 
     envelope: Envelope
     exchange: str
     routing_key: str
     queue: str | None = None
+    whole: bool = False

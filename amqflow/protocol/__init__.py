@@ -11,7 +11,7 @@ from amqflow.protocol.frame import FRAME_MAX, fit_headers, frame_room, table_siz
 from amqflow.protocol.headers import replayable, republishable, republished
 from amqflow.protocol.ids import derived_id, new_id
 from amqflow.protocol.limits import DEFAULT_LIMITS, Limits
-from amqflow.protocol.message import TaskMessage
+from amqflow.protocol.message import NESTING, TaskMessage
 from amqflow.protocol.reader import decode
 from amqflow.protocol.reprs import short_repr
 from amqflow.protocol.writer import encode
@@ -19,6 +19,7 @@ from amqflow.protocol.writer import encode
 __all__ = [
     "DEFAULT_LIMITS",
     "FRAME_MAX",
+    "NESTING",
     "DeadLetter",
     "Envelope",
     "Limits",

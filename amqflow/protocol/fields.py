@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from amqflow.clock import to_seconds
 from amqflow.errors import Undecodable
 from amqflow.protocol.headers import (
+    CHORD,
     COMPRESSION,
     EPOCH,
+    ERRBACK,
     EXCHANGE,
     ONCE,
     REDELIVERED,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LONGEST_ID: Final = 255
+_COUNT_END: Final = 2**31
 
 
 def _wrong(name: str, expected: str, value: Any) -> Undecodable:
@@ -49,10 +52,10 @@ def read_name(name: str, value: Any) -> str:
 
 
 def read_count(name: str, value: Any) -> int:
-    """Return a whole number from 0."""
-    if type(value) is int and value >= 0:
+    """Return a whole number from 0 to 2**31 - 1: stores compare them as doubles."""
+    if type(value) is int and 0 <= value < _COUNT_END:
         return value
-    raise _wrong(name, "a whole number from 0", value)
+    raise _wrong(name, "a whole number from 0 to 2147483647", value)
 
 
 def read_flag(name: str, value: Any) -> bool:
@@ -135,6 +138,8 @@ FIELDS: Final[dict[str, Callable[[str, Any], Any]]] = {
 CHECKED: Final[dict[str, Callable[[str, Any], Any]]] = {
     EPOCH: read_count,
     ONCE: read_flag,
+    CHORD: read_mapping,
+    ERRBACK: read_flag,
     REDELIVERED: read_count,
     EXCHANGE: read_text,
     ROUTING_KEY: read_text,

@@ -25,8 +25,16 @@ ROUTING_KEY: Final = "amqflow-routing-key"
 QUEUE: Final = "amqflow-queue"
 #: The priority of the call where the queue itself cannot hold it.
 PRIORITY: Final = "amqflow-priority"
-#: The chord a member belongs to (design 9).
+#: Where the body is kept that this message's stands for (design 8, the claim check).
+BLOB: Final = "amqflow-blob"
+#: A table: the chord a member belongs to (design 9); passed on along its chain.
 CHORD: Final = "amqflow-chord"
+#: A bool: the arguments begin with a failed task's request, exception and traceback, as data.
+ERRBACK: Final = "amqflow-errback"
+
+#: The scheduler's entry a task was published for, and its slot: ISO 8601, UTC (design 11).
+SCHEDULE: Final = "amqflow-schedule"
+SLOT: Final = "amqflow-slot"
 
 #: What a worker writes on a message it parks (design 7).
 DEAD_REASON: Final = "amqflow-dead-reason"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from amqflow.protocol.headers import (
     COMPRESSION,
     EPOCH,
+    ERRBACK,
     EXCHANGE,
     ONCE,
     REDELIVERED,
     ROUTING_KEY,
 )
+
+#: Attempts of a task that took another's place (``self.replace``) are counted from a multiple of
+#: this on: they stand above all retries of the one before.
+NESTING: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -63,6 +68,19 @@ class TaskMessage:
     def epoch(self) -> int:
         """Which life of the task this is; each replay raises it."""
         return int(self.extra.get(EPOCH, 0))
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, as results are fenced: retries, above those of replaced tasks.
+
+        ``self.replace`` gives a task's id to another one, whose retries begin anew.
+        """
+        return self.retries + self.replaced_task_nesting * NESTING
+
+    @property
+    def errback(self) -> bool:
+        """Whether it is called with a failure as data."""
+        return bool(self.extra.get(ERRBACK, False))
 
     @property
     def once(self) -> bool:

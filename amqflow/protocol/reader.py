@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.clock import to_seconds
 from amqflow.errors import Undecodable
+from amqflow.protocol.claimcheck import looks_referred
 from amqflow.protocol.codec import loads
 from amqflow.protocol.compression import decompress
 from amqflow.protocol.fields import (
@@ -19,7 +20,7 @@ from amqflow.protocol.fields import (
     read_limits,
     read_mapping,
 )
-from amqflow.protocol.headers import COMPRESSION
+from amqflow.protocol.headers import BLOB, COMPRESSION
 from amqflow.protocol.limits import DEFAULT_LIMITS, Limits
 from amqflow.protocol.message import TaskMessage
 
@@ -83,7 +84,7 @@ def _inflated_body(envelope: Envelope, limits: Limits) -> bytes:
     if len(body) > limits.max_body:
         raise Undecodable(f"the body takes {len(body)} bytes, {limits.max_body} are allowed")
     compression = envelope.headers.get(COMPRESSION)
-    if compression is None:
+    if compression is None or BLOB in envelope.headers:
         return body
     if type(compression) is not str:
         raise Undecodable(f"header 'compression' must be text, got {compression!r:.80}")
@@ -95,6 +96,8 @@ def _parts(
 ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
     value = loads(body, max_depth=limits.max_depth)
     if type(value) is not list:
+        if BLOB in headers and looks_referred(value):
+            return [], {}, {}  # what it carries is kept elsewhere
         if isinstance(value, dict) and "task" in value and "task" not in headers:
             raise Undecodable(
                 "a message of Celery's task protocol 1; set task_protocol = 2 at its sender"

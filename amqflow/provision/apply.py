@@ -59,7 +59,11 @@ class Change:
 
 
 async def apply(
-    topology: Topology, admin: Admin, *, on_created: Callable[[Change], None] | None = None
+    topology: Topology,
+    admin: Admin,
+    *,
+    on_created: Callable[[Change], None] | None = None,
+    fresh: bool = False,
 ) -> list[Change]:
     """Declare every part of a topology.
 
@@ -67,6 +71,7 @@ async def apply(
         topology: What the broker is to hold.
         admin: Declares and questions to the broker.
         on_created: Told of each new part at once, so that a run cut off has said what it did.
+        fresh: The virtual host is known to be new: what is there is not asked for.
 
     Returns:
         A change per part: exchanges, queues, bindings, in the topology's order.
@@ -78,7 +83,7 @@ async def apply(
         AccessRefused: The broker's user may not configure.
         BrokerUnavailable: The broker went away; run it again.
     """
-    run = _Run(admin, on_created or (lambda _: None))
+    run = _Run(admin, on_created or (lambda _: None), fresh=fresh)
     exchanges = await run.all(run.exchange(part) for part in topology.exchanges)
     queues = await run.all(run.queue(part) for part in topology.queues)
     # Bindings need both ends, and a part that differs is there all the same; but an exchange of
@@ -96,8 +101,11 @@ async def apply(
 class _Run:
     """One pass over a topology."""
 
-    def __init__(self, admin: Admin, on_created: Callable[[Change], None]) -> None:
+    def __init__(
+        self, admin: Admin, on_created: Callable[[Change], None], *, fresh: bool = False
+    ) -> None:
         self._admin = admin
+        self._fresh = fresh
         self._on_created = on_created
         self._mismatches: list[TopologyMismatch] = []
 
@@ -180,6 +188,8 @@ class _Run:
 
     async def _missing(self, ask: Callable[[], Awaitable[object]]) -> bool:
         """Ask passively: only this tells a new part from one that was there."""
+        if self._fresh:
+            return True
         try:
             await _again(ask)
         except NotFound:

@@ -60,6 +60,17 @@ def describe(part: Exchange | Queue, text: str) -> str:
     return f"{part.label} is refused by the broker as declared: {text}"
 
 
+def differing(text: str) -> tuple[str, str | None] | None:
+    """Return the argument a refusal names and the broker's value; None where it cannot be read.
+
+    The value is text, None where the broker has not set it.
+    """
+    if (found := _DIFFERS.search(text)) is None:
+        return None
+    current = _VALUE.fullmatch(found["current"])
+    return found["argument"], None if current is None else current["value"]
+
+
 def _value(text: str) -> str:
     found = _VALUE.fullmatch(text)
     return "not set" if found is None else repr(found["value"])

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import (
     RETRY,
@@ -25,8 +25,10 @@ from amqflow.abc import (
     Verdict,
 )
 from amqflow.errors import StoreUnavailable
+from amqflow.protocol.codec import dumps
 from amqflow.results.meta import (
     OUTCOME_STATES,
+    decode_group,
     decode_meta,
     encode_meta,
     extra_of,
@@ -80,9 +82,28 @@ class Records:
         #: Ids that may go, in the order of their last write, and when they expire.
         self._idle: dict[str, float] = {}
         self._waiters: dict[str, set[Callable[[Outcome], None]]] = {}
+        #: Saved groups as JSON, and when they expire.
+        self._groups: dict[str, tuple[bytes, float]] = {}
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def save_group(self, group_id: str, data: bytes | None) -> None:
+        """Keep a group's JSON; None drops it."""
+        now = time.monotonic()
+        with self._lock:
+            self._groups.pop(group_id, None)
+            if data is not None:
+                until = now + self._expires if self._expires else float("inf")
+                self._groups[group_id] = (data, until)
+            while len(self._groups) > self._most:
+                del self._groups[next(iter(self._groups))]
+
+    def load_group(self, group_id: str) -> bytes | None:
+        """Return a group's JSON; None where it was not saved, or has expired."""
+        with self._lock:
+            data, until = self._groups.get(group_id, (None, 0.0))
+            return data if until > time.monotonic() else None
 
     def begin(self, attempt: Attempt) -> Claim:
         """Claim one attempt."""
@@ -162,6 +183,8 @@ class Records:
                     return
                 record.epoch, record.attempt, record.state = outcome.epoch, 0, ""
                 record.lease_until, record.extra = 0.0, b""
+            elif record.state == RETRY:
+                return  # The attempt has ended: this is a late word from it.
             record.meta = meta
 
     def get(self, task_id: str) -> Outcome | None:
@@ -251,7 +274,9 @@ def _standing(record: _Record, outcome: Outcome, fence: int) -> Finished | None:
     same = outcome.attempt == record.attempt
     if record.state in TERMINAL_STATES or (record.state == RETRY and same):
         return Finished(record.outcome(outcome.id))
-    return Finished(outcome, refused=True) if same and fence < record.fence else None
+    if same and fence < record.fence:
+        return Finished(outcome, refused=True, contested=True)
+    return None
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -331,6 +356,19 @@ class MemoryStore:
     async def get(self, task_id: str) -> Outcome | None:
         """Return what is known of an id."""
         return self._records.get(task_id)
+
+    async def get_many(self, task_ids: Sequence[str]) -> list[Outcome | None]:
+        """Return what is known of many ids."""
+        return [self._records.get(task_id) for task_id in task_ids]
+
+    async def save_group(self, group_id: str, members: Any) -> None:
+        """Keep a group's tuple form; None drops it."""
+        self._records.save_group(group_id, None if members is None else dumps({"result": members}))
+
+    async def load_group(self, group_id: str) -> Any:
+        """Return a saved group's tuple form; None where there is none."""
+        data = self._records.load_group(group_id)
+        return None if data is None else decode_group(data, group_id)
 
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         """Wait for a terminal outcome; whoever stores it, in whatever thread, wakes us."""

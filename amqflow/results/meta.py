@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import (
     FAILURE,
@@ -25,6 +25,7 @@ from amqflow.abc import (
 from amqflow.clock import to_seconds
 from amqflow.errors import StoreError, Undecodable
 from amqflow.protocol.codec import dumps, loads
+from amqflow.protocol.limits import DEFAULT_LIMITS
 from amqflow.results.exceptions import (
     REVOKED_MODULE,
     REVOKED_TYPE,
@@ -33,14 +34,18 @@ from amqflow.results.exceptions import (
     to_celery,
 )
 
+if TYPE_CHECKING:
+    from amqflow.abc import Child
+
 #: States whose ``result`` is an exception (Celery's EXCEPTION_STATES).
 EXCEPTION_STATES: Final = frozenset({RETRY, FAILURE, REVOKED})
 #: What ``finish`` takes; everything else is shown by ``set_state``.
 OUTCOME_STATES: Final = TERMINAL_STATES | {RETRY}
 
+#: Levels of nesting in what is read: a result's own, and the object it lies in.
+_DEEPEST: Final = DEFAULT_LIMITS.max_depth + 1
 #: What Celery 5.7 puts before a compressed result starts with this (``result_compression``).
 _COMPRESSED: Final = b"\x00"
-_NO_CHILD_PARENT: Final = ", null], null]"
 
 
 def encode_meta(outcome: Outcome) -> bytes:
@@ -57,11 +62,7 @@ def encode_meta(outcome: Outcome) -> bytes:
     if state in TERMINAL_STATES:
         done = f'"{_iso(time.time() if outcome.date_done is None else outcome.date_done)}"'
     trace = "null" if outcome.traceback is None else quoted(outcome.traceback)
-    children = (
-        ", ".join(f"[[{quoted(child)}{_NO_CHILD_PARENT}" for child in outcome.children)
-        if outcome.children
-        else ""
-    )
+    children = ", ".join(map(_written_child, outcome.children)) if outcome.children else ""
     place = ""
     if outcome.group_id:
         place = f', "group_id": {quoted(outcome.group_id)}'
@@ -81,20 +82,33 @@ def decode_meta(data: bytes, task_id: str) -> Outcome:
     Raises:
         StoreError: It is not Celery's JSON (another serializer, compressed).
     """
-    if data.startswith(_COMPRESSED):
-        raise StoreError(
-            f"the result of {task_id} is compressed; unset Celery's result_compression"
-        )
-    try:
-        meta = loads(data)
-    except Undecodable as exc:
-        raise StoreError(
-            f"the result of {task_id} is not Celery's JSON ({exc}); "
-            "set Celery's result_serializer to 'json'"
-        ) from exc
+    meta = _loaded(data, f"the result of {task_id}")
     if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
         raise StoreError(f"the result of {task_id} is JSON, but not Celery's result")
     return _outcome(meta, task_id)
+
+
+def decode_group(data: bytes, group_id: str) -> Any:
+    """Return the tuple form of a group that ours or Celery's ``GroupResult.save`` wrote.
+
+    Raises:
+        StoreError: It is not Celery's JSON.
+    """
+    meta = _loaded(data, f"the saved group {group_id}")
+    if not isinstance(meta, dict) or "result" not in meta:
+        raise StoreError(f"the saved group {group_id} is JSON, but not Celery's")
+    return meta["result"]
+
+
+def _loaded(data: bytes, what: str) -> Any:
+    if data.startswith(_COMPRESSED):
+        raise StoreError(f"{what} is compressed; unset Celery's result_compression")
+    try:
+        return loads(data, max_depth=_DEEPEST)
+    except Undecodable as exc:
+        raise StoreError(
+            f"{what} is not Celery's JSON ({exc}); set Celery's result_serializer to 'json'"
+        ) from exc
 
 
 def _outcome(meta: dict[str, Any], task_id: str) -> Outcome:
@@ -107,7 +121,7 @@ def _outcome(meta: dict[str, Any], task_id: str) -> Outcome:
         result=None if exception is not None else result,
         exception=exception,
         traceback=_text(meta.get("traceback")),
-        children=_children(meta.get("children")),
+        children=read_children(meta.get("children")),
         parent_id=_text(meta.get("parent_id")),
         group_id=_text(meta.get("group_id")),
         date_done=_seconds(meta.get("date_done")),
@@ -188,16 +202,28 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _children(value: Any) -> tuple[str, ...]:
-    """Return the ids in Celery's ``AsyncResult.as_tuple()``: ``[[id, parent], members]``."""
+def _written_child(child: Child) -> str:
+    """Return a child as Celery's ``as_tuple()``: ``[[id, parent], members]``."""
+    if isinstance(child, str):
+        return f"[[{quoted(child)}, null], null]"
+    group_id, members = child
+    return f"[[{quoted(group_id)}, null], [{', '.join(map(_written_child, members))}]]"
+
+
+def read_children(value: Any) -> tuple[Child, ...]:
+    """Return Celery's children; what is none is left out."""
     if not isinstance(value, list):
         return ()
-    return tuple(
-        child[0][0]
-        for child in value
-        if isinstance(child, list)
-        and child
-        and isinstance(child[0], list)
-        and child[0]
-        and isinstance(child[0][0], str)
-    )
+    return tuple(child for child in map(_child, value) if child is not None)
+
+
+def _child(value: Any) -> Child | None:
+    """Return a child of Celery's ``as_tuple()``, written by whatever version."""
+    if not isinstance(value, list) or not value:
+        return None
+    head = value[0]
+    task_id = head[0] if isinstance(head, list) and head else head
+    if not isinstance(task_id, str):
+        return None
+    members = value[1] if len(value) > 1 else None
+    return task_id if members is None else (task_id, read_children(members))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+from amqflow import rendezvous
 from amqflow.errors import ConfigurationError
+from amqflow.results.embedded import EmbeddedStore
 from amqflow.results.memory import MemoryStore, Records
 from amqflow.results.rpc import RpcStore
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from amqflow.abc import ResultStore
     from amqflow.results.rpc import Replies
 
-_KNOWN: Final = "redis://, rediss://, unix://, rpc://, memory:// or None"
+_KNOWN: Final = "redis://, rediss://, unix://, rpc://, memory://, embedded:// or None"
 
 
 class MemoryNames:
@@ -54,7 +56,7 @@ def open_store(
 
     Args:
         url: ``redis://…``, ``rediss://…``, ``unix://…`` (Redis), ``rpc://``, ``memory://[name]``,
-            or None.
+            ``embedded://[name]``, or None.
         app_name: Names the records of a plain ``memory://``: two stores of one app share them.
         result_expires: Seconds a result is kept; 0 keeps it for ever.
         replies: The application's reply queue, which ``rpc://`` needs.
@@ -74,6 +76,8 @@ def open_store(
     if scheme == "memory":
         name = urlsplit(url).netloc or app_name
         return MemoryStore(_MEMORY.get(name, result_expires=result_expires))
+    if scheme == rendezvous.SCHEME:
+        return EmbeddedStore(rendezvous.name_of(url))
     if scheme in {"rpc", "amqp"}:
         if replies is None:
             raise ConfigurationError("backend rpc:// works only inside an AmqFlow application")

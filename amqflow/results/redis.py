@@ -18,8 +18,10 @@ from amqflow.abc import (
     Verdict,
 )
 from amqflow.errors import StoreError
+from amqflow.protocol.codec import dumps
 from amqflow.results.meta import (
     OUTCOME_STATES,
+    decode_group,
     decode_meta,
     encode_meta,
     extra_of,
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from amqflow.abc import Attempt, Finish
 
 META_PREFIX: Final = "celery-task-meta-"
+#: Celery's key of a saved group (``celery/backends/base.py: KeyValueStoreBackend``).
+GROUP_PREFIX: Final = "celery-taskset-meta-"
+#: Keys of one MGET: a long one holds up everybody else on the server.
+_MOST_KEYS: Final = 500
 #: How long a record without an end lives after its last sign of life, in milliseconds: longer
 #: than any lease or delayed retry is likely to take; what takes longer runs without a fence.
 _RUNNING_TTL: Final = 7 * 24 * 3600 * 1000
@@ -193,6 +199,37 @@ class RedisStore:
             extra = b""
         return with_extra(outcome, extra or b"", epoch=int(epoch), attempt=int(attempt))
 
+    async def get_many(self, task_ids: Sequence[str]) -> list[Outcome | None]:
+        """Return what Celery's JSON says of many ids, hundreds a round trip."""
+        found: list[Outcome | None] = []
+        for start in range(0, len(task_ids), _MOST_KEYS):
+            ids = task_ids[start : start + _MOST_KEYS]
+            data = await self._client.command("MGET", *(META_PREFIX + task_id for task_id in ids))
+            found += [
+                None if one is None else decode_meta(one, task_id)
+                for task_id, one in zip(ids, data, strict=True)
+            ]
+        return found
+
+    async def save_group(self, group_id: str, members: Any) -> None:
+        """Keep a group under Celery's key, as Celery writes it; None drops it."""
+        key = GROUP_PREFIX + group_id
+        if members is None:
+            await self._client.command("DEL", key)
+            return
+        data = dumps({"result": members})
+        expiry = ("EX", self._expires) if self._expires else ()
+        await self._client.command("SET", key, data, *expiry)
+
+    async def load_group(self, group_id: str) -> Any:
+        """Return a saved group's tuple form, whoever saved it.
+
+        Raises:
+            StoreError: What is kept is not Celery's JSON.
+        """
+        data = await self._client.command("GET", GROUP_PREFIX + group_id)
+        return None if data is None else decode_group(data, group_id)
+
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         """Wait for a terminal outcome by push; it holds what Celery's JSON holds."""
         return await self._waiting.wait(task_id, timeout)
@@ -250,8 +287,8 @@ def _finished(token: str, outcome: Outcome, blobs: Any) -> Finished:
     kind = token[0]
     if kind == "W":
         return Finished(outcome)
-    if kind == "X":
-        return Finished(outcome, refused=True)
+    if kind in {"X", "C"}:
+        return Finished(outcome, refused=True, contested=kind == "C")
     data, extra = next(blobs), next(blobs)
     stored = _stored(token, outcome.id, data, extra)
     # The result was forgotten meanwhile, and ours ended the same way: ours is what stood.
@@ -267,5 +304,8 @@ def _stored(token: str, task_id: str, data: bytes, extra: bytes) -> Outcome:
     except StoreError:  # a foreign writer's; one of them must not fail the batch
         outcome = Outcome(id=task_id, state=state)
     if outcome.state != state:
-        extra = b""
+        if outcome.terminal:
+            extra = b""  # Another client has ended it otherwise.
+        else:
+            outcome = Outcome(id=task_id, state=state)
     return with_extra(outcome, extra, epoch=int(epoch), attempt=int(attempt))

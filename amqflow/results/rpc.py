@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from amqflow.abc import (
     TERMINAL_STATES,
@@ -172,6 +172,19 @@ class RpcStore:
     async def get(self, task_id: str) -> Outcome | None:
         """Return the last reply that came for an id."""
         return self._known.get(task_id)
+
+    async def get_many(self, task_ids: Sequence[str]) -> list[Outcome | None]:
+        """Return the last replies that came for ids."""
+        return [self._known.get(task_id) for task_id in task_ids]
+
+    async def save_group(self, group_id: str, members: Any) -> None:
+        """Refuse: nothing is kept here that another process could read."""
+        del members
+        raise StoreError(f"group {group_id} cannot be saved: rpc:// keeps no groups, Redis does")
+
+    async def load_group(self, group_id: str) -> Any:
+        """Refuse, as :meth:`save_group` does."""
+        raise StoreError(f"group {group_id} cannot be restored: rpc:// keeps no groups")
 
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         """Wait for the reply that ends an id."""

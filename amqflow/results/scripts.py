@@ -95,7 +95,8 @@ return answer(tokens, blobs)
 
 #: ARGV: milliseconds a record lives while it runs or waits for a retry, and after its end (0: for
 #: ever), seconds Celery's key lives (0: for ever); then per entry "epoch attempt fence state",
-#: JSON, extra. Tokens: W (written), S epoch attempt state (another outcome stands), X (refused).
+#: JSON, extra. Tokens: W (written), S epoch attempt state (another outcome stands), X (a later
+#: attempt or epoch stands), C (contested: another owner holds the fence).
 FINISH: Final = Script(
     _SHARED
     + """
@@ -127,7 +128,7 @@ for i = 1, #KEYS / 2 do
         token = 'S ' .. old[1] .. ' ' .. old[2] .. ' ' .. old_state
         outcome(meta, record, blobs)
       elseif attempt == old_attempt and fence < old_fence then
-        token = 'X'
+        token = 'C'
       end
     end
     fence = math.max(fence, old_fence)
@@ -205,7 +206,8 @@ elseif ENDED[old[2]] then
   end
   -- The next epoch is on its way and says so: it is open from now on.
   redis.call('HSET', record, 'epoch', epoch, 'attempt', 0, 'state', '', 'lease', 0, 'extra', '')
-elseif ended_meta(meta) == 'SUCCESS' then
+elseif old[2] == 'RETRY' or ended_meta(meta) == 'SUCCESS' then
+  -- The attempt has ended: a late word from it must not hide when the next one is due.
   return 0
 end
 show(meta, ARGV[2], tonumber(ARGV[3]))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Channels in one SUBSCRIBE and keys in one MGET: bounded answers, few round trips.
 _CHUNK: Final = 500
+#: Channels nobody waits for any more are left when there are so many, or in a quiet moment:
+#: leaving each at once would cost every single wait a command and its answer.
+_IDLE: Final = 200
 #: Seconds without a message after which the connection is asked whether it lives.
 _QUIET: Final = 10.0
 
@@ -47,8 +50,14 @@ class Waiting:
         self._waiters: dict[str, set[asyncio.Future[Outcome]]] = {}
         #: Ids whose subscription was asked for on the connection that stands now.
         self._subscribed: set[str] = set()
+        #: Ids that are waited for and not subscribed to yet, in the order they came.
+        self._joining: dict[str, None] = {}
+        #: Ids that are subscribed to and no longer waited for.
+        self._idle: dict[str, None] = {}
         #: Ids whose subscription Redis has acknowledged, not read yet.
         self._acknowledged: list[str] = []
+        #: Whether the channels nobody waits for are to be left now, few as they are.
+        self._leaves = False
         self._changed = asyncio.Event()
         self._unread = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -61,8 +70,7 @@ class Waiting:
             StoreUnavailable: The store was closed.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(task_id, set()).add(future)
-        self._changed.set()
+        self._join(task_id, future)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run(), name="amqflow results")
         try:
@@ -85,14 +93,38 @@ class Waiting:
                 if not future.done():
                     future.set_exception(error)
 
+    def _join(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
+        futures = self._waiters.get(task_id)
+        if futures is not None:
+            if any(one.done() for one in futures):
+                # Its end was just pushed to those who waited before: it is read again.
+                self._acknowledged.append(task_id)
+                self._unread.set()
+            futures.add(future)
+        else:
+            self._waiters[task_id] = {future}
+        if self._idle.pop(task_id, task_id) is None:
+            # Still subscribed to, but read before this one came: the key is read again.
+            self._acknowledged.append(task_id)
+            self._unread.set()
+        elif futures is None:
+            self._joining[task_id] = None
+            self._changed.set()
+
     def _leave(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
         futures = self._waiters.get(task_id)
         if futures is None:
             return
         futures.discard(future)
-        if not futures:
-            del self._waiters[task_id]
-            self._changed.set()
+        if futures:
+            return
+        del self._waiters[task_id]
+        if task_id in self._joining:
+            del self._joining[task_id]
+        elif task_id in self._subscribed:
+            self._idle[task_id] = None
+            if len(self._idle) >= _IDLE:
+                self._changed.set()
 
     # -- the connection --------------------------------------------------------------------
 
@@ -116,6 +148,8 @@ class Waiting:
         """
         self._subscribed.clear()
         self._acknowledged.clear()
+        self._idle.clear()
+        self._joining = dict.fromkeys(self._waiters)
         self._changed.set()
         parts = [
             asyncio.create_task(self._follow_waiters(subscription)),
@@ -137,11 +171,15 @@ class Waiting:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            wanted = self._waiters.keys()
-            for ids in _chunks(wanted - self._subscribed):
+            joining, self._joining = self._joining, {}
+            for ids in _chunks(joining):
                 self._subscribed.update(ids)
                 await subscription.subscribe(self._keys(ids))
-            for ids in _chunks(self._subscribed - wanted):
+            if len(self._idle) < _IDLE and not self._leaves:
+                continue
+            self._leaves = False
+            idle, self._idle = self._idle, {}
+            for ids in _chunks(idle):
                 self._subscribed.difference_update(ids)
                 await subscription.unsubscribe(self._keys(ids))
 
@@ -158,6 +196,8 @@ class Waiting:
                 if asked:
                     raise StoreUnavailable("Redis does not answer its subscribers") from None
                 asked = True
+                self._leaves = True
+                self._changed.set()
                 await subscription.ping()
                 continue
             asked = False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from os import PathLike  # noqa: TC003 - pydantic reads it
 from typing import Annotated, Any, Final, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import model_validator as check_model
+
+from amqflow.errors import ScheduleError
+from amqflow.schedules import zone_named
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -40,9 +43,9 @@ def _rate(value: str) -> str:
 
 def _zone(value: str) -> str:
     try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError("the name of a time zone, such as 'Europe/Berlin'") from error
+        zone_named(value)
+    except ScheduleError as error:
+        raise ValueError(f"the name of a time zone, such as 'Europe/Berlin' ({error})") from error
     return value
 
 
@@ -59,6 +62,12 @@ def _only_json(value: Any) -> Any:
 def _names(value: Any) -> Any:
     """Celery takes one module name where a list is meant."""
     return (value,) if isinstance(value, str) else value
+
+
+def _pool(value: Any) -> Any:
+    if value in {"gevent", "eventlet"}:
+        raise ValueError("a pool that is here: asyncio with async def tasks, or threads")
+    return value
 
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, allow_inf_nan=False)]
@@ -96,6 +105,8 @@ class Settings(BaseModel):
     broker_connection_timeout: PositiveSeconds = 4.0
     #: Seconds between AMQP heartbeats; 0 leaves it to the broker.
     broker_heartbeat: Seconds = 60.0
+    #: RabbitMQ's HTTP API, with its path; None: the broker's host, port 15672 (TLS: 15671).
+    management_url: str | None = None
     result_backend: str | None = None
     #: A path, or a Topology; None: derived from the tasks' queues.
     topology: Any = None
@@ -112,6 +123,10 @@ class Settings(BaseModel):
     task_default_priority: Priority | None = None
     task_default_rate_limit: Rate | None = None
     task_inherit_parent_priority: bool = False
+    #: A task sent from a task that expires expires no later.
+    task_inherit_parent_expires: bool = False
+    #: Headers that a task sent from a task takes over, beside ``traceparent`` and ``tracestate``.
+    task_inherit_headers: Names = ()
     #: Celery's forms: a dict of pattern to route, or a list of such.
     task_routes: dict[Any, Any] | list[Any] | tuple[Any, ...] | None = None
     task_create_missing_queues: bool = True
@@ -138,11 +153,22 @@ class Settings(BaseModel):
     result_serializer: JsonOnly = "json"
     result_extended: bool = False
 
+    # -- workflows --------------------------------------------------------------------------
+    #: Seconds after which a chord that has not ended is looked at: what ended without being
+    #: counted is added, and one whose record or sender was lost fails.
+    workflow_deadline: PositiveSeconds = 86400.0
+    #: Seconds for which a worker that runs a body, errback or link is believed to live after its
+    #: last sign of life; only then does another one run it.
+    once_lease: PositiveSeconds = 60.0
+
     # -- the worker -------------------------------------------------------------------------
     #: Slots for tasks that run at once; None: one per core.
     worker_concurrency: Annotated[int, Field(ge=1)] | None = None
     worker_prefetch_multiplier: Annotated[int, Field(ge=1)] = 4
-    worker_pool: Literal["auto", "asyncio", "threads", "processes", "prefork", "solo"] = "auto"
+    worker_pool: Annotated[
+        Literal["auto", "asyncio", "threads", "processes", "prefork", "solo"],
+        BeforeValidator(_pool),
+    ] = "auto"
     worker_max_tasks_per_child: Annotated[int, Field(ge=1)] | None = None
     #: KiB of resident memory, as in Celery.
     worker_max_memory_per_child: Annotated[int, Field(ge=1)] | None = None
@@ -158,6 +184,10 @@ class Settings(BaseModel):
 
     # -- the scheduler ----------------------------------------------------------------------
     beat_schedule: dict[str, Any] = Field(default_factory=dict)
+    #: The path of a YAML file of schedules, beside ``beat_schedule``.
+    schedules: str | PathLike[str] | None = None
+    #: Lines of history kept of each entry.
+    beat_history: Annotated[int, Field(ge=1, le=100_000)] = 50
     beat_max_loop_interval: Seconds = 0.0
 
     # -- messages ---------------------------------------------------------------------------
@@ -165,6 +195,16 @@ class Settings(BaseModel):
     publish_timeout: PositiveSeconds = 10.0
     #: Bytes of an encoded message's body; RabbitMQ 4.0's own bound is the default.
     max_message_size: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    #: Bytes above which a body or a result is kept in the blob store and travels by reference;
+    #: None: never.
+    blob_threshold: Annotated[int, Field(ge=1024)] | None = 1024 * 1024
+    #: Where: ``redis://…``, ``memory://``, ``embedded://`` or ``file:///folder``; None: in the
+    #: result store, where that is one of the first three.
+    blob_store: str | None = None
+    #: Seconds a blob is kept beyond the time its message or result needs it.
+    blob_expires: PositiveSeconds = 7 * 86400.0
+    #: Bytes of the largest body or result that may be kept.
+    blob_max_size: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
     #: Runs of a suspect that may end in a dead worker before it is parked as poison.
     poison_limit: Annotated[int, Field(ge=1)] = 3
     #: Seconds of the ladder's lowest level.
@@ -173,6 +213,8 @@ class Settings(BaseModel):
     delay_levels: Annotated[int, Field(ge=1, le=28)] = 28
     #: The broker's consumer_timeout in seconds, which it does not tell; 0: none is set.
     consumer_timeout: Seconds = 1800.0
+    #: Seconds a revocation is remembered where it does not say.
+    revoke_expires: PositiveSeconds = 2592000.0
     #: Seconds a dead letter is kept; None: for ever.
     dead_max_age: PositiveSeconds | None = None
     #: Dead letters kept per queue; None: no bound.

@@ -2,6 +2,10 @@
 
 Retries inside redis-py are off: a script that claims something must not run twice because its
 answer was lost. Who calls decides what a second try means; every script here allows one.
+
+Its ``socket_timeout`` is off too. redis-py sends under ``asyncio.wait_for``, which on Python 3.11
+loses a cancellation that meets the end of the write (cpython issue 86296; tried: one cancelled
+call in seven went on), and makes a task per command. One ``asyncio.timeout`` spans an exchange.
 """
 
 from __future__ import annotations
@@ -20,11 +24,18 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from amqflow.errors import ConfigurationError, StoreError, StoreUnavailable
+from amqflow.stores.resp import Answers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from redis.asyncio.connection import AbstractConnection
+
+#: Connections at a time where the URL does not say ``max_connections=``.
+MAX_CONNECTIONS: Final = 64
+
+#: Bytes a subscriber takes at a time.
+READ: Final = 65_536
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -100,11 +111,23 @@ def _connection_options(url: str, deadline: float) -> dict[str, Any]:
         )
     if parts.scheme == "unix" and not options.get("path"):
         raise ConfigurationError(f"{shown} names no socket; write unix:///run/redis.sock?db=0")
-    options.setdefault("socket_timeout", deadline)
     if parts.scheme != "unix":
         options.setdefault("socket_connect_timeout", deadline)
         options.setdefault("socket_keepalive", True)
     return options
+
+
+@asynccontextmanager
+async def _within(deadline: float) -> AsyncIterator[None]:
+    """Bound an exchange and say so; a time-out of the caller's own stays a cancellation."""
+    limit = asyncio.timeout(deadline)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as exc:
+        if not limit.expired():
+            raise
+        raise redis_errors.TimeoutError(f"no answer within {deadline:g} s") from exc
 
 
 @contextmanager
@@ -137,10 +160,18 @@ def _said(exc: BaseException) -> str:
 class Subscription:
     """One connection in subscribe mode: channels come and go, messages are read in order."""
 
-    def __init__(self, connection: AbstractConnection, shown: str) -> None:
-        """Own ``connection``, which is open; ``shown`` is the URL for errors."""
+    def __init__(self, connection: AbstractConnection, shown: str, deadline: float) -> None:
+        """Own ``connection``, which is open.
+
+        Args:
+            connection: redis-py's; nobody else uses it.
+            shown: The URL for errors.
+            deadline: Seconds a write may take.
+        """
         self._connection = connection
         self._shown = shown
+        self._deadline = deadline
+        self._answers = Answers()
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         """Ask for channels; each is acknowledged by a ``subscribe`` message."""
@@ -161,15 +192,30 @@ class Subscription:
             TimeoutError: Nothing came for ``timeout`` seconds; the connection is not closed.
             StoreUnavailable: The connection is gone.
         """
-        with translated(self._shown):
-            answer = await self._connection.read_response(
-                timeout=timeout, disconnect_on_error=False
-            )
-        if answer is None:  # redis-py's word for a time-out that the caller set
-            raise TimeoutError
+        while (answer := self._next()) is None:
+            async with asyncio.timeout(timeout):
+                data = await self._read_some()
+            self._answers.feed(data)
         if not isinstance(answer, list) or len(answer) < 2:  # noqa: PLR2004 - [kind, channel, …]
             return b"", b"", answer
         return answer[0], answer[1], answer[2] if len(answer) > 2 else None  # noqa: PLR2004
+
+    def _next(self) -> Any:
+        try:
+            return self._answers.next()
+        except ValueError as exc:
+            raise StoreUnavailable(f"Redis {self._shown} refused a subscriber: {exc}") from exc
+
+    async def _read_some(self) -> bytes:
+        """Return what has come, past redis-py's parser, which holds nothing of it."""
+        reader = self._connection._reader  # noqa: SLF001 - the one way to its bytes
+        if reader is None:
+            raise StoreUnavailable(f"Redis {self._shown} cannot be used now: not connected")
+        with translated(self._shown):
+            data: bytes = await reader.read(READ)
+        if not data:
+            raise StoreUnavailable(f"Redis {self._shown} cannot be used now: connection closed")
+        return data
 
     async def close(self) -> None:
         """Close the connection; messages not read are lost."""
@@ -177,11 +223,8 @@ class Subscription:
 
     async def _send(self, *command: str) -> None:
         with translated(self._shown):
-            await self._connection.send_command(*command, check_health=False)
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            # redis-py waits with asyncio.wait_for, which on Python 3.11 swallows a cancellation
-            # that meets the end of the write (cpython issue 86296).
-            raise asyncio.CancelledError
+            async with _within(self._deadline):
+                await self._connection.send_command(*command, check_health=False)
 
 
 class RedisClient:
@@ -192,24 +235,28 @@ class RedisClient:
 
         Args:
             url: ``redis://``, ``rediss://`` (TLS) or ``unix://``; redis-py's query options work.
-            deadline: Seconds one connect, send or read may take (``socket_timeout=`` wins).
+            deadline: Seconds one exchange may take (the URL's ``socket_timeout=`` wins).
 
         Raises:
             ConfigurationError: The URL cannot be used.
         """
         self.shown = redact(url)
         self._options = _connection_options(url, deadline)
+        self._deadline: float = self._options.pop("socket_timeout", deadline)
+        self._most: int = self._options.pop("max_connections", MAX_CONNECTIONS)
+        self._turns = asyncio.Semaphore(self._most)
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ConnectionPool:
         pool = ConnectionPool(
             **{
                 **self._options,
+                "socket_timeout": None,
                 "retry": Retry(NoBackoff(), 0),
                 "retry_on_timeout": False,
                 "decode_responses": False,
                 "protocol": 2,
-                "max_connections": self._options.get("max_connections", 64),
+                "max_connections": self._most,
             }
         )
         try:
@@ -257,16 +304,37 @@ class RedisClient:
             except redis_errors.NoScriptError:
                 return await self._exchange(("EVAL", script.text, *rest))
 
+    async def run_each(
+        self,
+        script: Script,
+        calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]],
+    ) -> list[Any]:
+        """Run a script once for each (keys, arguments), in one round trip.
+
+        A server that forgot the script is told it again, and all calls are repeated: scripts
+        here may run twice.
+        """
+        if not calls:
+            return []
+        commands = [
+            ("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls
+        ]
+        try:
+            return await self.pipeline(commands)
+        except redis_errors.NoScriptError:
+            return (await self.pipeline([("SCRIPT", "LOAD", script.text), *commands]))[1:]
+
     async def subscription(self) -> Subscription:
         """Open a connection of its own for pub/sub; whoever asks closes it."""
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         with translated(self.shown):
             try:
-                await connection.connect()  # type: ignore[no-untyped-call]
+                async with _within(self._deadline):
+                    await connection.connect()  # type: ignore[no-untyped-call]
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
-        return Subscription(connection, self.shown)
+        return Subscription(connection, self.shown, self._deadline)
 
     async def close(self) -> None:
         """Close every connection; the next command connects again."""
@@ -286,16 +354,18 @@ class RedisClient:
         exchange itself.
         """
         pool = self._pool
-        connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
-        try:
-            yield connection
-        except redis_errors.ResponseError:
-            raise
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
+        # The pool refuses where it is used up; here whoever comes waits for a turn.
+        async with _within(self._deadline), self._turns:
+            connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                yield connection
+            except redis_errors.ResponseError:
+                raise
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
+            finally:
+                await pool.release(connection)
 
 
 def _packed(command: Sequence[str | bytes | int]) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from amqflow.abc import StateSetter
+    from amqflow.abc import Child, StateSetter
 
 
 class Request:
@@ -30,6 +30,8 @@ class Request:
     group_index: int | None = None
     #: Retries so far: 0 on the first run.
     retries: int = 0
+    #: How often ``self.replace`` has put another task in this one's place.
+    replaced_task_nesting: int = 0
     headers: Mapping[str, Any] | None = None
     #: exchange, routing_key, priority, redelivered, queue.
     delivery_info: Mapping[str, Any] | None = None
@@ -61,10 +63,13 @@ class Request:
     deadline: float | None = None
     #: Shows own states (``self.update_state``); None where there is no result store.
     set_state: StateSetter | None = None
+    #: W3C Trace Context of the message.
+    traceparent: str | None = None
+    tracestate: str | None = None
     utc: bool = True
 
     if TYPE_CHECKING:
-        _children: list[str]
+        _children: list[Child]
         _outer: Request | None
 
     def __init__(self, **fields: Any) -> None:
@@ -72,13 +77,13 @@ class Request:
         self.__dict__.update(fields)
 
     @property
-    def children(self) -> tuple[str, ...]:
-        """Ids of the tasks this one has sent so far."""
+    def children(self) -> tuple[Child, ...]:
+        """What this task has sent so far: ids, and groups as (id, members)."""
         return tuple(self.__dict__.get("_children", ()))
 
-    def add_child(self, task_id: str) -> None:
-        """Note a task this one has sent."""
-        self.__dict__.setdefault("_children", []).append(task_id)
+    def add_child(self, child: Child) -> None:
+        """Note what this task has sent: a task's id, or a group as (id, members)."""
+        self.__dict__.setdefault("_children", []).append(child)
 
     @property
     def sent_from(self) -> Request | None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amqflow import signals
 from amqflow.abc import FAILURE, RETRY, SUCCESS
-from amqflow.canvas import Signature
+from amqflow.canvas import signature_from
 from amqflow.errors import Ignore, Reject, Retry
-from amqflow.handles import EagerResult
+from amqflow.handles import EagerResult, describe_error
 from amqflow.tasks.context import Request, running
 
 if TYPE_CHECKING:
@@ -169,14 +169,10 @@ class EagerRun:
         """Send links after success and errbacks after failure (eagerly, where everything is)."""
         if state == SUCCESS:
             for callback in self._call.callbacks:
-                self._task.sender_of(Signature.from_dict(callback)).apply_async((value,))
+                self._task.sender_of(signature_from(callback)).apply_async((value,))
         elif state == FAILURE:
-            described = {
-                "exc_type": type(value).__qualname__,
-                "exc_module": type(value).__module__,
-                "exc_message": str(value),
-            }
+            described = describe_error(value)
             for errback in self._call.errbacks:
-                self._task.sender_of(Signature.from_dict(errback)).apply_async(
+                self._task.sender_of(signature_from(errback)).apply_async(
                     ({"id": request.id, "task": request.task}, described, trace)
                 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-import weakref
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from amqflow.current import Applications, applications
 from amqflow.errors import ConfigurationError, TaskAlreadyRegistered, UnknownTask
 from amqflow.tasks.task import AsyncTask, Task
 
@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 
 
 class TaskRegistry(dict[str, Task[Any, Any]]):
-    """Tasks by name (``app.tasks``)."""
+    """Tasks by name (``app.tasks``).
+
+    What runs ``map`` and its kin is found by name, and is no member: it is nobody's task.
+    """
+
+    def __init__(self) -> None:
+        """Hold no task yet."""
+        super().__init__()
+        self.builtin: dict[str, Task[Any, Any]] = {}
+
+    def get(  # type: ignore[override]
+        self, name: str, default: Task[Any, Any] | None = None
+    ) -> Task[Any, Any] | None:
+        """Return the task of a name, a built-in one too; ``default`` where there is none."""
+        found = super().get(name)
+        return self.builtin.get(name, default) if found is None else found
 
     def declare(
         self,
@@ -67,8 +82,9 @@ class TaskRegistry(dict[str, Task[Any, Any]]):
         """
         if isinstance(name, Task):
             name = name.name
-        if self.pop(name, None) is None:
-            self.__missing__(name)
+        if name not in self:
+            raise self._unknown(name)
+        del self[name]
 
     def prepare(self) -> None:
         """Compile every task's validators, so that a wrong annotation shows at the start.
@@ -79,11 +95,16 @@ class TaskRegistry(dict[str, Task[Any, Any]]):
         for task in list(self.values()):
             task.prepare()
 
-    def __missing__(self, name: str) -> NoReturn:
-        """Raise UnknownTask, with the nearest name."""
+    def __missing__(self, name: str) -> Task[Any, Any]:
+        """Return a built-in task; raise UnknownTask, with the nearest name."""
+        if name in self.builtin:
+            return self.builtin[name]
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownTask:
         near = get_close_matches(name, self, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UnknownTask(f"no task {name!r} is registered here{hint}")
+        return UnknownTask(f"no task {name!r} is registered here{hint}")
 
 
 def _same_source(one: Task[Any, Any], other: Task[Any, Any]) -> bool:
@@ -173,19 +194,20 @@ class SharedTasks:
     """Tasks declared without an application: each is registered in every application.
 
     The one process-wide registry, because a library's module is imported before, and without
-    knowing, the application. Applications are held weakly.
+    knowing, the application.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, apps: Applications) -> None:
+        """Know no task yet; ``apps`` are the applications they go to."""
         self._lock = threading.Lock()
         self._pending: list[_Pending] = []
-        self._apps: list[weakref.ref[Any]] = []
+        self._apps = apps
 
     def add(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         """Register a task in all applications there are and will be."""
         with self._lock:
             self._pending.append(_Pending(function, options))
-            apps = self._living()
+            apps = self._apps.all()
         for app in apps:
             app.tasks.declare(function, options, app=app)
 
@@ -193,22 +215,16 @@ class SharedTasks:
         """Register all shared tasks in a new application, which becomes the current one."""
         with self._lock:
             pending = list(self._pending)
-            others = [known for known in self._living() if known is not app]
-            self._apps = [weakref.ref(known) for known in (*others, app)]
+            self._apps.add(app)
         for one in pending:
             app.tasks.declare(one.function, one.options, app=app)
 
     def current(self) -> Any:
         """Return the application made last, None where there is none."""
-        with self._lock:
-            living = self._living()
-        return living[-1] if living else None
-
-    def _living(self) -> list[Any]:
-        return [app for known in self._apps if (app := known()) is not None]
+        return self._apps.current()
 
 
-shared = SharedTasks()
+shared = SharedTasks(applications)
 
 
 class SharedTask:

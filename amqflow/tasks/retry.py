@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amqflow.backoff import retry_delay
-from amqflow.errors import Ignore, Reject, Retry, TimeLimitExceeded
+from amqflow.errors import Ignore, Reject, Replaced, Retry, TimeLimitExceeded
 
 if TYPE_CHECKING:
     from amqflow.tasks.options import TaskOptions
@@ -38,7 +38,7 @@ def decide(options: TaskOptions, number: int, error: BaseException) -> RetryDeci
     limit ends the task, whatever it would retry. ``Retry`` raised by the task itself carries its
     own time and is not decided here.
     """
-    if isinstance(error, Ignore | Reject | Retry | TimeLimitExceeded):
+    if isinstance(error, Ignore | Reject | Replaced | Retry | TimeLimitExceeded):
         return RetryDecision(again=False, reason=type(error).__name__)
     park = not (options.throws and isinstance(error, options.throws))
     if not options.autoretry_for or not isinstance(error, options.autoretry_for):

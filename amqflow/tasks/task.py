@@ -7,21 +7,31 @@ import inspect
 import logging
 import time
 import types
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from amqflow.abc import FAILURE, RETRY, SUCCESS, Dispatcher
-from amqflow.canvas import CallOptions, Signature, build_call
+from amqflow.canvas import (
+    CallOptions,
+    Chunks,
+    Node,
+    Signature,
+    XMap,
+    XStarmap,
+    build_call,
+    signature_from,
+)
 from amqflow.canvas.call import parse_moment, positive_seconds
-from amqflow.errors import ConfigurationError, MaxRetriesExceeded, Retry
+from amqflow.errors import ConfigurationError, MaxRetriesExceeded, Replaced, Retry
 from amqflow.handles import AsyncResult, EagerResult
 from amqflow.tasks.context import Request, parent_request, request_of, running
 from amqflow.tasks.eager import EagerRun
+from amqflow.tasks.inherit import inherit
 from amqflow.tasks.options import OPTION_NAMES, TaskOptions, read_options
 from amqflow.tasks.retry import RetryDecision, decide
 from amqflow.tasks.validate import ArgumentValidator, ResultValidator, shown, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from typing import Unpack
 
@@ -45,6 +55,10 @@ class TaskApp(Dispatcher, Protocol):
     @property
     def tasks(self) -> Mapping[str, Task[Any, Any]]:
         """The registered tasks by name."""
+        ...
+
+    async def send_member(self, node: Node[Any], request: Request) -> Any:
+        """Send one more member of the chord that a running task is in."""
         ...
 
 
@@ -235,6 +249,32 @@ class Task(Generic[P, R]):
         """
         return self._result.decode(value) if self.options.typing else value
 
+    def check_outgoing(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return arguments as they travel, checked and converted by the body's annotations.
+
+        Raises:
+            InvalidArguments: They do not fit.
+        """
+        if not self.options.typing:
+            return args, kwargs
+        return self._arguments.check_outgoing(args, kwargs)
+
+    def first_argument(self, args: int, kwargs: Sequence[str]) -> tuple[str, Any]:
+        """Return name and type of what a result put before so many arguments becomes.
+
+        Raises:
+            InvalidArguments: It cannot be called with one more argument before these.
+        """
+        if not self.options.typing:
+            return "", Any
+        return self._arguments.first(args, kwargs)
+
+    def result_type(self) -> Any:
+        """Return the return annotation; Any where it does not say."""
+        return self._result.hint() if self.options.typing else Any
+
     # -- sending ----------------------------------------------------------------------------
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
@@ -274,6 +314,19 @@ class Task(Generic[P, R]):
         """Async twin of :meth:`apply_async`."""
         return await self._asend(self._call(args, kwargs, options), options)
 
+    def as_call(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Call:
+        """Return the checked call that :meth:`apply_async` sends, for who sends it later.
+
+        Raises:
+            InvalidArguments, TypeError, ValueError, ConfigurationError: As there.
+        """
+        return self._call(args, kwargs, options)
+
     def _call(
         self,
         args: Sequence[Any] | None,
@@ -288,14 +341,7 @@ class Task(Generic[P, R]):
             call.shadow = self.options.shadow_name(self, call.args, call.kwargs, options)
         parent = parent_request()
         if parent is not None:
-            call.root_id = call.root_id or parent.root_id or parent.id
-            call.parent_id = call.parent_id or parent.id
-            if (
-                call.priority is None
-                and parent.delivery_info
-                and self._attached().conf.settings.task_inherit_parent_priority
-            ):
-                call.priority = parent.delivery_info.get("priority")
+            inherit(call, parent, self._attached().conf.settings)
         return call
 
     def _send(
@@ -412,12 +458,22 @@ class Task(Generic[P, R]):
 
     subtask = signature
 
-    def sender_of(self, signature: Signature[Any]) -> Signature[Any]:
-        """Return a signature made ready to run by this task's application."""
+    def map(self, it: Iterable[Any]) -> XMap:
+        """Return one call that runs this for each item, in order: ``[task(item) …]``."""
+        return XMap(self.s(), it)
+
+    def starmap(self, it: Iterable[Any]) -> XStarmap:
+        """Return one call that runs this for each argument list: ``[task(*item) …]``."""
+        return XStarmap(self.s(), it)
+
+    def chunks(self, it: Iterable[Any], n: int) -> Chunks:
+        """Return a group of starmaps of ``n`` argument lists each."""
+        return Chunks(self.s(), it, n)
+
+    def sender_of(self, signature: Node[Any]) -> Node[Any]:
+        """Return a signature or composition made ready to run by this task's application."""
         app = self._attached()
-        signature.sender = app.tasks.get(signature.task)
-        signature.dispatcher = app
-        return signature
+        return signature.bind(app.tasks, app)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
         """Return the handle on an earlier call by its id."""
@@ -487,6 +543,41 @@ class Task(Generic[P, R]):
         if throw:
             raise retry
         return retry
+
+    def replace(self, sig: Any) -> Any:
+        """End this run, and let a signature or composition take this task's place.
+
+        Its result becomes this task's: it has its id, its place in a chain, group or chord, and
+        its links and errbacks beside its own. Write ``raise self.replace(...)`` or ``return``.
+        Nothing is sent here: the worker stores first that this run has ended so.
+
+        Raises:
+            Replaced: Always in a worker. Run by ``apply`` or as a function, the signature runs
+                here and its result is returned.
+            ConfigurationError: It is no signature, or an option of it is wrong.
+        """
+        request = self.request
+        node = signature_from(sig, self._app)
+        node.check_options()
+        if request.is_eager or request.called_directly:
+            return cast("Any", node).apply().get()
+        raise Replaced(node.to_dict())
+
+    def add_to_chord(self, sig: Any) -> Any:
+        """Send a signature as one more member of the chord this task is in; return its handle.
+
+        The body waits for it too and gets its result after those of the header.
+
+        Raises:
+            ValueError: This task is in no chord.
+            ConfigurationError: It is no signature, or the chord is over.
+        """
+        return self._attached().run(self.aadd_to_chord(sig), twin="aadd_to_chord")
+
+    async def aadd_to_chord(self, sig: Any) -> Any:
+        """Async twin of :meth:`add_to_chord`."""
+        app = self._attached()
+        return await app.send_member(signature_from(sig, app), self.request)
 
     def _retry_at(self, eta: datetime | None, countdown: float | timedelta | None) -> float:
         if eta is not None:
@@ -611,4 +702,10 @@ def _retry_options(task: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the execution options of a retry once they are known to be right."""
     if options:
         build_call(task, None, None, options)
+        if away := {"exchange", "routing_key"} & options.keys():
+            text = (
+                f"{task}: a retry goes by the delay ladder to a queue: give queue=, not "
+                f"{' and '.join(sorted(away))}"
+            )
+            raise ConfigurationError(text)
     return options

@@ -137,6 +137,26 @@ class ArgumentValidator:
             key: to_wire(value) for key, value in checked[1].items()
         }
 
+    def first(self, args: int, kwargs: Sequence[str]) -> tuple[str, Any]:
+        """Return name and type of the argument that one put before ``args`` others becomes.
+
+        The type is Any where there is none, or it cannot be resolved yet.
+
+        Raises:
+            InvalidArguments: One more argument before these cannot be taken, or some are missing.
+        """
+        try:
+            self.signature.bind(None, *(None,) * args, **dict.fromkeys(kwargs))
+        except TypeError as error:
+            raise InvalidArguments(
+                f"{self._title()}: with a result before its own arguments: {error}"
+            ) from None
+        name = next(iter(self.signature.parameters))
+        try:
+            return name, self._hints.of([name])[name]
+        except ConfigurationError:
+            return name, Any
+
     def compile(self) -> None:
         """Resolve annotations and build the validator; done by the first check.
 
@@ -287,6 +307,16 @@ class ResultValidator:
         self._exact: type | None = None
         self._adapter: TypeAdapter[Any] | None = None
         self._dump = False
+
+    def hint(self) -> Any:
+        """Return the return annotation; Any where there is none, or it cannot be resolved yet."""
+        if inspect.signature(self._function).return_annotation is _EMPTY:
+            return Any
+        try:
+            hint = self._hints.of(["return"])["return"]
+        except ConfigurationError:
+            return Any
+        return Any if hint is typing.NoReturn or hint is typing.Never else hint
 
     def compile(self) -> None:
         """Resolve the annotation and build the validator; done by the first check.

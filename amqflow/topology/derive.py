@@ -1,8 +1,8 @@
-"""The topology that follows from the queues an application uses, when no file declares one."""
+"""The topology that follows from the queues an application uses; a file's queues get the same."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from amqflow.topology.ladder import DEFAULT_LEVELS, DEFAULT_RESOLUTION, Ladder, undelivered
@@ -10,7 +10,7 @@ from amqflow.topology.model import Binding, DeadLetter, Exchange, Queue, QueueTy
 from amqflow.topology.names import AppNames, dead_queue, suspect_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from amqflow.topology.facts import BrokerFacts
 
@@ -67,93 +67,167 @@ def derive(
     Raises:
         TopologyError: A name breaks AMQP's rules, or is too long for the ladder's keys.
     """
-    names = AppNames(app_name)
-    ladder = Ladder.on(facts, resolution, levels)
-    builder = _Builder(names, facts, ladder)
-    parts = [builder.shared()]
+    builder = Builder(AppNames(app_name), facts, Ladder.on(facts, resolution, levels), poison_limit)
+    kept = Retention(dead_max_age, dead_max_length)
+    parts = []
     for name, needs in queues.items():
-        parts += [
-            builder.work(name, needs),
-            builder.dead(name, dead_max_age, dead_max_length),
-            builder.suspect(name, poison_limit),
-        ]
-    return Topology().merge(
-        *parts, undelivered(facts.no_delivery_limit), builder.application(), ladder.parts()
-    )
+        queue = builder.work(name, needs)
+        parts += [Topology(queues=(queue,)), builder.around(queue, kept)]
+    return Topology().merge(builder.shared(), *parts, builder.frame())
 
 
 @dataclass(frozen=True, slots=True)
-class _Builder:
-    """The parts of one application on one broker."""
+class Retention:
+    """How long a queue's home keeps dead letters; None: for ever, without a bound.
+
+    ``alarm`` is the number of them from which on somebody should look.
+    """
+
+    max_age: float | None = None
+    max_length: int | None = None
+    alarm: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Makes the parts of one application on one broker, declared and derived queues alike."""
 
     names: AppNames
     facts: BrokerFacts
     ladder: Ladder
+    poison_limit: int = DEFAULT_POISON_LIMIT
 
     def shared(self) -> Topology:
-        """Return the exchange all dead letters go through."""
+        """Return the exchange all dead letters go through unless a queue names another."""
         why = f"takes the dead letters of {self.names.app!r} to their queues' homes"
         return Topology(exchanges=(Exchange(self.names.dead, "direct", why=why),))
 
-    def work(self, name: str, needs: QueueNeeds) -> Topology:
-        """Return a consumed queue and the way delayed messages reach it."""
-        if needs.uses_priority and not self.facts.quorum_priorities:
-            queue = Queue(
-                name,
-                QueueType.CLASSIC,
-                max_priority=DERIVED_MAX_PRIORITY,
-                dead_letter=DeadLetter(self.names.dead, name),
-                prefetch=needs.prefetch,
-                why=(
-                    f"holds tasks; classic, as a task on it names a priority and RabbitMQ "
-                    f"{self.facts} has none on quorum queues"
-                ),
-            )
-        else:
-            queue = self._quorum(
-                name,
-                dead_letter=DeadLetter(self.names.dead, name, at_least_once=True),
-                prefetch=needs.prefetch,
-                why="holds tasks",
-            )
-        return Topology(queues=(queue,), bindings=(self.ladder.exit_binding(name),))
+    def frame(self) -> Topology:
+        """Return what an application needs besides its queues."""
+        return undelivered(self.facts.no_delivery_limit).merge(
+            self.application(), self.ladder.parts()
+        )
 
-    def dead(self, name: str, max_age: float | None, max_length: int | None) -> Topology:
-        """Return the home of a queue's dead letters."""
-        why = f"keeps the dead letters of {name!r}"
-        home = dead_queue(name)
-        queue = Queue(
-            home,
-            message_ttl=max_age,
-            max_length=max_length,
+    def work(self, name: str, needs: QueueNeeds) -> Queue:
+        """Return the queue that holds the tasks of a name nobody declared."""
+        if needs.uses_priority and not self.facts.quorum_priorities:
+            return self.complete(
+                Queue(
+                    name,
+                    QueueType.CLASSIC,
+                    max_priority=DERIVED_MAX_PRIORITY,
+                    prefetch=needs.prefetch,
+                    why=(
+                        f"holds tasks; classic, as a task on it names a priority and RabbitMQ "
+                        f"{self.facts} has none on quorum queues"
+                    ),
+                )
+            )
+        return self.complete(Queue(name, prefetch=needs.prefetch, why="holds tasks"))
+
+    def complete(self, queue: Queue) -> Queue:
+        """Return a consumed queue with what it leaves open filled in, so that it loses nothing.
+
+        It gets the application's dead-letter exchange, at-least-once dead-lettering where its
+        type and overflow allow that, and no delivery limit.
+        """
+        quorum = queue.type is QueueType.QUORUM
+        letter = queue.dead_letter
+        if letter is None:
+            certain = quorum and queue.overflow in {None, "reject-publish"}
+            letter = DeadLetter(self.names.dead, queue.name, at_least_once=certain)
+        return replace(
+            queue,
+            dead_letter=letter,
+            # At-least-once dead-lettering refuses the default, drop-head.
+            overflow="reject-publish" if letter.at_least_once else queue.overflow,
+            delivery_limit=self.limit(queue),
+        )
+
+    def limit(self, queue: Queue) -> int | None:
+        """Return a queue's delivery limit; a quorum queue that names none is to have none."""
+        if queue.type is QueueType.QUORUM and queue.delivery_limit is None:
+            return self.facts.no_delivery_limit
+        return queue.delivery_limit
+
+    def around(self, queue: Queue, kept: Retention, keys: Sequence[str] | None = None) -> Topology:
+        """Return what belongs to a consumed queue: its way out of the ladder, home, suspects.
+
+        Args:
+            queue: As :meth:`complete` returned it.
+            kept: How long its dead letters are kept.
+            keys: The keys by which its home takes dead letters from its dead-letter exchange;
+                None: the one they are given.
+        """
+        return Topology(bindings=(self.ladder.exit_binding(queue.name),)).merge(
+            self.home(queue, kept, keys), self.suspect(queue)
+        )
+
+    def home(self, queue: Queue, kept: Retention, keys: Sequence[str] | None = None) -> Topology:
+        """Return the home of a queue's dead letters, bound to where the broker sends them.
+
+        Workers park through the default exchange, straight into the home: what they park arrives
+        whatever exchange the queue names, and once.
+        """
+        why = f"keeps the dead letters of {queue.name!r}"
+        name = dead_queue(queue.name)
+        home = Queue(
+            name,
+            message_ttl=kept.max_age,
+            max_length=kept.max_length,
             delivery_limit=self.facts.no_delivery_limit,
             why=why,
         )
+        letter = queue.dead_letter
+        assert letter is not None, "complete() gives every consumed queue one"
+        if not letter.exchange:  # the default exchange takes no bindings
+            return Topology(queues=(home,))
+        if keys is None:
+            keys = (queue.name if letter.routing_key is None else letter.routing_key,)
+        copies = f"copies what the broker drops, so that {self.names.app!r} learns of its end"
         return Topology(
-            queues=(queue,), bindings=(Binding(self.names.dead, home, routing_key=name, why=why),)
+            queues=(home,),
+            bindings=tuple(
+                Binding(letter.exchange, queue_name, routing_key=key, why=reason)
+                for key in keys
+                for queue_name, reason in ((name, why), (self.names.dropped, copies))
+            ),
         )
 
-    def suspect(self, name: str, poison_limit: int) -> Topology:
+    def suspect(self, queue: Queue) -> Topology:
         """Return the queue where messages that may have killed a worker run one at a time."""
-        queue = self._quorum(
-            suspect_queue(name),
-            dead_letter=DeadLetter(self.names.dead, name, at_least_once=True),
-            delivery_limit=poison_limit + POISON_MARGIN,
-            prefetch=1,
-            why=f"runs what may have killed a worker of {name!r} alone, one at a time",
+        letter = queue.dead_letter
+        assert letter is not None, "complete() gives every consumed queue one"
+        # Its messages came by its own name: the queue's is what the home is bound with.
+        key = queue.name if letter.routing_key is None else letter.routing_key
+        return Topology(
+            queues=(
+                Queue(
+                    suspect_queue(queue.name),
+                    dead_letter=DeadLetter(letter.exchange, key, at_least_once=True),
+                    overflow="reject-publish",
+                    delivery_limit=self.poison_limit + POISON_MARGIN,
+                    prefetch=1,
+                    why=(
+                        f"runs what may have killed a worker of {queue.name!r} alone, one at a time"
+                    ),
+                ),
+            )
         )
-        return Topology(queues=(queue,))
 
     def application(self) -> Topology:
         """Return the result exchange, the completions behind it, and the forward queue."""
         names = self.names
+        limit = self.facts.no_delivery_limit
         results_why = f"takes settlements and completions of {names.app!r} to its coordinator"
+        dropped_why = f"tells {names.app!r} of messages the broker dropped: they end their tasks"
         forward_why = "lets delayed calls to an exchange out; a worker republishes them"
         return Topology(
             exchanges=(Exchange(names.results, "direct", why=results_why),),
             queues=(
-                self._quorum(names.completions, why=results_why),
-                self._quorum(names.forward, why=forward_why),
+                Queue(names.completions, delivery_limit=limit, why=results_why),
+                Queue(names.dropped, delivery_limit=limit, why=dropped_why),
+                Queue(names.forward, delivery_limit=limit, why=forward_why),
             ),
             bindings=(
                 Binding(
@@ -163,28 +237,7 @@ class _Builder:
                     why=results_why,
                 ),
                 self.ladder.exit_binding(names.completions),
+                self.ladder.exit_binding(names.dropped),
                 self.ladder.exit_binding(names.forward),
             ),
-        )
-
-    def _quorum(
-        self,
-        name: str,
-        *,
-        why: str,
-        dead_letter: DeadLetter | None = None,
-        delivery_limit: int | None = None,
-        prefetch: int | None = None,
-    ) -> Queue:
-        """Return a quorum queue that loses nothing: no limit unless asked for."""
-        return Queue(
-            name,
-            dead_letter=dead_letter,
-            # At-least-once dead-lettering refuses the default, drop-head.
-            overflow="reject-publish" if dead_letter else None,
-            delivery_limit=(
-                self.facts.no_delivery_limit if delivery_limit is None else delivery_limit
-            ),
-            prefetch=prefetch,
-            why=why,
         )

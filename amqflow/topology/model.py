@@ -5,7 +5,7 @@ Durations are seconds, sizes are bytes; :meth:`Queue.declare_arguments` writes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from amqflow.abc import DeadReason
 from amqflow.errors import TopologyError
 from amqflow.topology.names import MAX_NAME_BYTES, check_name, encode_name
+from amqflow.topology.units import MAX_DURATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +41,15 @@ class DestinationKind(StrEnum):
 
     QUEUE = "queue"
     EXCHANGE = "exchange"
+
+
+class ImpossiblePart(TopologyError):
+    """A part that no broker takes as written; ``problems`` are pairs of a field and a sentence."""
+
+    def __init__(self, label: str, problems: Sequence[tuple[str, str]]) -> None:
+        """Lead the message with the worst problem."""
+        super().__init__(f"{label}: {problems[0][1]}")
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +127,8 @@ class Queue:
     def __post_init__(self) -> None:
         """Refuse what a broker would refuse, or would silently do otherwise."""
         check_name("queue", self.name)
-        for problem in _queue_problems(self):
-            raise TopologyError(f"{self.label}: {problem}")
+        if problems := tuple(_queue_problems(self)):
+            raise ImpossiblePart(self.label, problems)
 
     @property
     def label(self) -> str:
@@ -171,8 +181,8 @@ _NOT_ON: Final[Mapping[QueueType, tuple[str, ...]]] = {
 }
 
 
-def _queue_problems(queue: Queue) -> Iterable[str]:
-    """Name what is wrong with a queue as written, worst first."""
+def _queue_problems(queue: Queue) -> Iterable[tuple[str, str]]:
+    """Name what is wrong with a queue as written, field by field, worst first."""
     yield from _type_problems(queue)
     yield from _number_problems(queue)
     if queue.dead_letter:
@@ -180,36 +190,48 @@ def _queue_problems(queue: Queue) -> Iterable[str]:
     modelled = _modelled_arguments()
     for key in queue.arguments:
         if key in modelled:
-            yield f"argument {key} has a field of its own: write {modelled[key]} instead"
+            yield (
+                "arguments",
+                f"argument {key} has a field of its own: write {modelled[key]} instead",
+            )
 
 
-def _type_problems(queue: Queue) -> Iterable[str]:
+def _type_problems(queue: Queue) -> Iterable[tuple[str, str]]:
     for name in _NOT_ON[queue.type]:
         value = getattr(queue, name)
         if value is not None and value is not False:
-            yield f"a {queue.type} queue has no {name}; leave it out or change the type"
+            yield name, f"a {queue.type} queue has no {name}; leave it out or change the type"
     if queue.type is not QueueType.CLASSIC and not queue.durable:
-        yield f"a {queue.type} queue is always durable; leave durable out or make it classic"
+        yield (
+            "durable",
+            f"a {queue.type} queue is always durable; leave durable out or make it classic",
+        )
 
 
-def _number_problems(queue: Queue) -> Iterable[str]:
+def _number_problems(queue: Queue) -> Iterable[tuple[str, str]]:
     if queue.max_priority is not None and not 1 <= queue.max_priority <= MAX_PRIORITY:
-        yield f"max_priority is {queue.max_priority}; RabbitMQ takes 1 to {MAX_PRIORITY}"
+        text = f"max_priority is {queue.max_priority}; RabbitMQ takes 1 to {MAX_PRIORITY}"
+        yield "max_priority", text
     for name in ("message_ttl", "max_length", "max_length_bytes", "max_age", "prefetch"):
         value = getattr(queue, name)
         if value is not None and value < 0:
-            yield f"{name} is {value}; it cannot be negative"
+            yield name, f"{name} is {value}; it cannot be negative"
+    for name in ("message_ttl", "expires"):
+        if (getattr(queue, name) or 0) > MAX_DURATION:
+            yield name, f"{name} is {getattr(queue, name)} s; RabbitMQ takes at most 3650 days"
     if queue.expires is not None and round(queue.expires * 1000) < 1:
-        yield f"expires is {queue.expires} s; the broker takes 1 ms or more"
+        yield "expires", f"expires is {queue.expires} s; the broker takes 1 ms or more"
 
 
-def _dead_letter_problems(queue: Queue, letter: DeadLetter) -> Iterable[str]:
+def _dead_letter_problems(queue: Queue, letter: DeadLetter) -> Iterable[tuple[str, str]]:
+    where = "dead_letter"
     if letter.at_least_once and queue.type is not QueueType.QUORUM:
-        yield "at-least-once dead-lettering needs a quorum queue"
+        yield where, "at-least-once dead-lettering needs a quorum queue"
     if letter.at_least_once and queue.overflow != "reject-publish":
-        yield "at-least-once dead-lettering needs overflow 'reject-publish'"
+        yield where, "at-least-once dead-lettering needs overflow 'reject-publish'"
     if letter.routing_key is not None:
-        yield from _key_problems("dead-letter routing key", letter.routing_key)
+        for problem in _key_problems("dead-letter routing key", letter.routing_key):
+            yield where, problem
 
 
 def _modelled_arguments() -> dict[str, str]:

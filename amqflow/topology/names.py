@@ -13,6 +13,22 @@ MAX_NAME_BYTES: Final = 255
 #: Where messages nobody could take end: one exchange and one queue of this name per vhost.
 UNDELIVERED: Final = "amqflow.undelivered"
 
+#: What names of amqflow's own parts start with.
+OWN_PREFIX: Final = "amqflow."
+
+#: What the names of a queue's replacement under way start with (``provision.migrate``).
+MOVING: Final = "amqflow.moving."
+
+#: The exchanges every vhost has, and their types (AMQP 0-9-1, section 3.1.3; ``amq.match`` is
+#: the older name of ``amq.headers``).
+BUILT_IN_EXCHANGES: Final = {
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+    "amq.topic": "topic",
+}
+
 DEAD_SUFFIX: Final = ".dead"
 SUSPECT_SUFFIX: Final = ".suspect"
 
@@ -71,6 +87,40 @@ def suspect_queue(queue: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class MovingNames:
+    """The names of what stands on the broker while one queue is replaced by another of its name.
+
+    The last part is after a slash; a queue's own name may hold any sign.
+    """
+
+    queue: str
+
+    @property
+    def mark(self) -> str:
+        """An exchange whose being there tells publishers to take :attr:`entry`."""
+        return f"{MOVING}{self.queue}/mark"
+
+    @property
+    def entry(self) -> str:
+        """The exchange that takes messages for the queue to where they are kept or wanted."""
+        return f"{MOVING}{self.queue}/in"
+
+    @property
+    def hold(self) -> str:
+        """The queue that keeps messages meanwhile, and the exchange that leads to it alone."""
+        return f"{MOVING}{self.queue}/hold"
+
+    @property
+    def longest(self) -> str:
+        """The longest of these names."""
+        return max(self.mark, self.entry, self.hold, self.copy("out"), self.copy("back"), key=len)
+
+    def copy(self, way: str) -> str:
+        """Return the exchange, and the queue of receipts, of moving ``out`` or ``back``."""
+        return f"{MOVING}{self.queue}/{way}"
+
+
+@dataclass(frozen=True, slots=True)
 class AppNames:
     """The names of what belongs to one application on its vhost."""
 
@@ -101,6 +151,11 @@ class AppNames:
     def completions_key(self) -> str:
         """The routing key from :attr:`results` to :attr:`completions`."""
         return "completions"
+
+    @property
+    def dropped(self) -> str:
+        """The queue with a copy of every message the broker dead-letters: chords count them."""
+        return f"amqflow.{self.app}.dropped"
 
     @property
     def forward(self) -> str:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 #: Seconds a declare, bind or other question to the broker may take.
 CALL_TIMEOUT: Final = 15.0
+#: Seconds for which closing waits for the broker's answer.
+CLOSE_TIMEOUT: Final = 5.0
+#: Seconds during which a refused message (``basic.nack``) is tried again: an election of a quorum
+#: queue's leader takes a fraction of that, a caller of a full queue waits no longer.
+NACK_PATIENCE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,11 @@ class Consumer(Protocol):
         ...
 
     async def resume(self) -> None:
-        """Subscribe again after a pause."""
+        """Subscribe again after a pause, once fewer than ``prefetch`` deliveries are unsettled.
+
+        The broker counts prefetch by subscription: what is still unsettled from before the
+        pause comes on top, so that at most twice ``prefetch`` less one is held.
+        """
         ...
 
     async def close(self) -> None:
@@ -143,8 +152,18 @@ class Consumer(Protocol):
 class Admin(Protocol):
     """Declares and questions. Each call runs on a channel of its own and may run concurrently.
 
-    Raises NotFound (404), TopologyMismatch (406, with the broker's words), AccessRefused (403)
-    and BrokerUnavailable.
+    Names are any UTF-8 text of at most 255 bytes. Deleting what does not exist, and unbinding
+    what is not bound, is no error: RabbitMQ confirms both.
+
+    Raises:
+        NotFound: an exchange or queue that is needed does not exist (404).
+        TopologyMismatch: it exists with other arguments, or is in use or not empty where that
+            was a condition (406); with the broker's words.
+        AccessRefused: the user may not do this (403), or the queue is exclusive to another
+            connection (405).
+        TopologyError: a name is longer than 255 bytes, or an argument cannot be written.
+        BrokerUnavailable: no answer within CALL_TIMEOUT, or no connection.
+        ChannelLost: the connection closed before the answer; ask again.
     """
 
     async def declare_exchange(
@@ -171,7 +190,11 @@ class Admin(Protocol):
         arguments: Mapping[str, Any] | None = None,
         passive: bool = False,
     ) -> QueueCounts:
-        """Declare a queue, or with ``passive`` ask for its counts."""
+        """Declare a queue, or with ``passive`` ask for its counts.
+
+        An ``exclusive`` queue belongs to the connection that declares it; consumers of this
+        transport may be on another one and be refused.
+        """
         ...
 
     async def bind_queue(
@@ -194,12 +217,41 @@ class Admin(Protocol):
         """Bind an exchange to another one."""
         ...
 
-    async def delete_queue(self, name: str) -> int:
-        """Delete a queue; returns how many messages went with it."""
+    async def unbind_queue(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a binding away; ``arguments`` are those it was bound with."""
         ...
 
-    async def delete_exchange(self, name: str) -> None:
-        """Delete an exchange."""
+    async def unbind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a binding between exchanges away; ``arguments`` are those it was bound with."""
+        ...
+
+    async def delete_queue(
+        self, name: str, *, if_empty: bool = False, if_unused: bool = False
+    ) -> int:
+        """Delete a queue; returns how many messages went with it.
+
+        Args:
+            name: the queue.
+            if_empty: refuse (TopologyMismatch) while it holds ready messages. RabbitMQ knows
+                this for classic queues only, for others it is TopologyError.
+            if_unused: refuse while it has consumers; likewise.
+        """
+        ...
+
+    async def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
+        """Delete an exchange; ``if_unused``: refuse (TopologyMismatch) while it has bindings."""
         ...
 
     async def purge_queue(self, name: str) -> int:
@@ -211,7 +263,11 @@ class Transport(Admin, Protocol):
     """One process's door to one broker, living in one event loop.
 
     Publishes, consumers and admin calls may use connections of their own. Nothing connects
-    before it is needed.
+    before it is needed. Every wait has a deadline, ``close`` included. A connection that shows
+    no sign of life for two heartbeats is given up.
+
+    Where the broker cannot be used: BrokerUnavailable, or AccessRefused where the login or the
+    virtual host was refused; no error holds the URL's password.
     """
 
     async def server(self) -> ServerInfo:
@@ -230,17 +286,31 @@ class Transport(Admin, Protocol):
         """Publish persistent, mandatory and confirmed; returns after the broker's confirm.
 
         Args:
-            envelope: the message; its ``message_id`` is in flight once at a time.
+            envelope: the message; its ``message_id`` is in flight once at a time. Messages
+                without one are in flight one at a time: a return names its message by id only.
             exchange: checked once before its first use.
             routing_key: at most 255 bytes.
             timeout: seconds until PublishTimeout.
-            retry: publish again, same id, where the connection was lost before the confirm.
+            retry: publish again, same id, where the connection was lost before the confirm, and
+                for up to NACK_PATIENCE seconds where the broker refused the message: a quorum
+                queue without a leader refuses for the second or two of an election. A queue
+                that is full (``reject-publish``) refuses the same way, so its PublishNacked
+                comes later and says how often; where several queues are bound, those that took
+                the message get it again with each try. ``False``: the first answer is raised.
 
         Raises:
             Unroutable: no queue took it.
             PublishNacked: the broker refused it.
             PublishTimeout: no confirm in time, with the reason where it is known.
             NotFound: the exchange does not exist.
+            AccessRefused: the login, the virtual host, the exchange or the ``user_id`` is
+                refused.
+            MessageTooLarge: its headers do not fit a frame, or its body exceeds the broker's
+                limit.
+            EncodeError: a header or property cannot be written as AMQP, or read by the broker.
+            TopologyError: the exchange's name or the routing key is longer than 255 bytes.
+            AppClosed: the transport was closed.
+            BrokerUnavailable, ChannelLost: only without ``retry``.
         """
         ...
 
@@ -253,7 +323,20 @@ class Transport(Admin, Protocol):
         exclusive: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> Consumer:
-        """Subscribe to a queue; ``on_delivery`` is called in the loop and must not block."""
+        """Subscribe to a queue, in the background and for ever.
+
+        Args:
+            queue: it need not exist yet.
+            on_delivery: called in the loop, must not block. What it raises is logged, and the
+                delivery stays unsettled. A message whose properties cannot be read is delivered
+                without them.
+            prefetch: how many unsettled deliveries the broker hands out; 0: no bound.
+            exclusive: be the only consumer; tried again while there is another.
+            arguments: of the subscription (``x-priority``, ``x-stream-offset`` …).
+
+        Raises:
+            TopologyError: the queue's name is longer than 255 bytes.
+        """
         ...
 
     async def close(self) -> None:

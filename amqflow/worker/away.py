@@ -6,7 +6,7 @@ import base64
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from amqflow.abc import DeadReason, ExceptionInfo, Outcome
+from amqflow.abc import DeadReason, ExceptionInfo, Outcome, as_child
 from amqflow.errors import Undecodable
 from amqflow.protocol import Envelope, dumps, loads, republishable
 from amqflow.worker.settlement import Received
@@ -59,7 +59,7 @@ def read_away(envelope: Envelope) -> tuple[Outcome, int, Received, str]:
             **found,
             exception=ExceptionInfo(**{**error, "args": tuple(error["args"])}) if error else None,
             park=DeadReason(park) if park else None,
-            children=tuple(children),
+            children=tuple(map(as_child, children)),
         )
         message = dict(body["message"])
         inner = Envelope(

@@ -1,78 +1,113 @@
-"""Runs ready jobs, at most ``slots`` at a time: coroutines in the loop, functions in threads."""
+"""Runs ready jobs, at most ``slots`` at a time, highest priority first, in the worker's pools."""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from amqflow.errors import ShutdownInProgress, TimeLimitExceeded
-from amqflow.logs import bind_task, get_logger
-from amqflow.tasks import running
+from amqflow.errors import ShutdownInProgress
+from amqflow.logs import get_logger
+from amqflow.worker.pools import Hooks
 from amqflow.worker.ready import ReadyHeap
-from amqflow.worker.soft import SoftLimit
-from amqflow.worker.threads import ThreadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Collection
 
     from amqflow.worker.hooks import Around
     from amqflow.worker.job import Job
+    from amqflow.worker.pools import Ended, Pools
 
 log = get_logger("amqflow.worker")
 
+#: Loop turns an ack takes to the socket: it is flushed, handed to the writer, written.
+ACK_TURNS = 3
+#: Seconds what runs has to end when the worker is told twice.
+CUT_TIMEOUT: Final = 2.0
+
 
 class Executor:
-    """One budget of slots over both pools; ``on_done`` gets (job, result, error) in the loop.
+    """One budget of slots over the pools.
 
-    ``on_dropped`` is told of jobs whose channel closed before they started: they do not run.
+    ``on_done`` gets (job, result, error) in the loop; ``on_dropped`` is told of jobs whose channel
+    closed before they started: they do not run. ``on_admit``, ``on_start`` and ``on_end`` (job,
+    result, error) are called where the task runs (:class:`~amqflow.worker.pools.Hooks`).
     """
 
     def __init__(
         self,
         *,
         slots: int,
-        on_done: Callable[[list[tuple[Job, object, BaseException | None]]], None],
+        on_done: Callable[[list[Ended]], None],
+        on_admit: Callable[[Job], None],
         on_start: Callable[[Job], None],
+        on_end: Callable[[Job, object, BaseException | None], None],
         on_dropped: Callable[[Job], None],
         around: Around,
+        make_pools: Callable[[Hooks], Pools],
     ) -> None:
-        """Run in the running loop."""
+        """Make the pools, in the running loop; :meth:`start` starts them."""
         self._loop = asyncio.get_running_loop()
         self._free = slots
         self._slots = slots
         self._on_done = on_done
-        self._on_start = on_start
         self._on_dropped = on_dropped
-        self._around = around
         self._ready = ReadyHeap()
         self._open = True
-        self._tasks: dict[asyncio.Task[None], Job] = {}
-        self._in_threads: set[Job] = set()
+        #: Jobs that hold a slot.
+        self._running: set[Job] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._threads = ThreadPool(
-            self._loop,
-            size=slots,
-            execute=self._in_thread,
-            take=self._take_for_thread,
-            on_done=self._threads_done,
+        self._pools = make_pools(
+            Hooks(
+                ended=self._ended,
+                take=self._take,
+                again=self._again,
+                admit=on_admit,
+                began=on_start,
+                concluded=on_end,
+                around=around,
+            )
         )
+        self._functions = self._pools.functions
+        self._coroutines = self._pools.coroutines
+        self._mixed = self._functions is not self._coroutines
+
+    async def start(self) -> None:
+        """Start the pools.
+
+        Raises:
+            ConfigurationError: one of them can run nothing.
+        """
+        for pool in self._pools.all():
+            await pool.start()
 
     @property
     def running(self) -> int:
-        """How many jobs run now."""
+        """How many slots are taken."""
         return self._slots - self._free
+
+    @property
+    def running_jobs(self) -> Collection[Job]:
+        """The jobs that run now."""
+        return self._running
 
     @property
     def waiting(self) -> int:
         """How many jobs wait for a slot."""
         return len(self._ready)
 
-    @property
-    def abandoned_threads(self) -> int:
-        """How many threads were given up at a hard limit and still run."""
-        return self._threads.abandoned
+    def describe(self) -> dict[str, Any]:
+        """Return what there is to know, for the status page."""
+        described: dict[str, Any] = {
+            "pool": self._pools.name,
+            "slots": self._slots,
+            "running": self.running,
+            "waiting": self.waiting,
+        }
+        for pool in self._pools.all():
+            described.update(pool.describe())
+        return described
 
     def push(self, job: Job) -> None:
         """Add a job; call :meth:`pump` when all of this turn are added."""
@@ -86,99 +121,74 @@ class Executor:
                 continue
             self._free -= 1
             self._idle.clear()
-            if job.task.is_async:
-                task = self._loop.create_task(self._in_loop(job))
-                self._tasks[task] = job
-                task.add_done_callback(self._task_done)
+            self._running.add(job)
+            if job.acks_early:
+                job.delivery.ack()
+                job.acked = True
+                self._after_ack(job, ACK_TURNS)
             else:
-                self._threads.submit(job)
+                self._start(job)
 
-    # -- coroutines ------------------------------------------------------------------------
+    def _after_ack(self, job: Job, turns: int) -> None:
+        """Start once the ack is written, so that a kill in mid-run cannot bring it back."""
+        if turns:
+            self._loop.call_soon(self._after_ack, job, turns - 1)
+        else:
+            self._start(job)
 
-    async def _in_loop(self, job: Job) -> None:
-        result: object = None
-        error: BaseException | None = None
-        try:
-            with _bound(job):
-                self._on_start(job)
-                with running(job.task, job.request):
-                    work = self._work(job)
-                    if job.soft_time_limit:
-                        work = SoftLimit(job.soft_time_limit).run(work)
-                    if job.time_limit:
-                        result = await self._hard(work, job.time_limit)
-                    else:
-                        result = await work
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            error = (
-                ShutdownInProgress("the worker was told twice to stop")
-                if task is not None and task.cancelling()
-                else asyncio.CancelledError("the task cancelled itself")
-            )
-        except BaseException as raised:  # noqa: BLE001 - whatever a task raises is its outcome
-            error = raised
-        self._on_done([(job, result, error)])
+    def _start(self, job: Job) -> None:
+        (self._coroutines if job.task.is_async else self._functions).submit(job)
 
-    def _work(self, job: Job) -> Coroutine[Any, Any, object]:
-        if not self._around.wanted(job):
-            return job.task.run_async(*job.args, **job.kwargs)
-        return self._around.acall(job, partial(job.task.run_async, *job.args, **job.kwargs))
-
-    @staticmethod
-    async def _hard(work: Any, seconds: float) -> object:
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                return await work
-        except TimeoutError:
-            if limit.expired():
-                raise TimeLimitExceeded(seconds) from None
-            raise
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        job = self._tasks.pop(task)
-        self._release(1)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("settling failed", task_id=job.message.id, exc_info=error)
-        self.pump()
-
-    # -- threads ---------------------------------------------------------------------------
-
-    def _in_thread(self, job: Job) -> object:
-        with _bound(job):
-            self._on_start(job)
-            with running(job.task, job.request):
-                if self._around.wanted(job):
-                    return self._around.call(job)
-                return job.task.execute(*job.args, **job.kwargs)
-
-    def _take_for_thread(self) -> Job | None:
+    def _take(self, wanted: Callable[[Job], bool] | None) -> Job | None:
+        """Return the next job for a slot that goes on, from whatever thread asks."""
         if not self._open:
             return None
-        job = self._ready.pop_if(_for_threads)
+        fits = _for_functions if self._mixed else _for_any
+        if wanted is not None:
+            fits = partial(_for_any_wanted, wanted)
+        job = self._ready.pop_if(fits)
         while job is not None and job.abandoned:
             self._loop.call_soon_threadsafe(self._on_dropped, job)
-            job = self._ready.pop_if(_for_threads)
+            job = self._ready.pop_if(fits)
+        if job is not None:
+            self._running.add(job)
         return job
 
-    def _threads_done(
-        self, finished: list[tuple[Job, object, BaseException | None]], freed: int
-    ) -> None:
-        self._on_done(finished)
-        self._release(freed)
-        self.pump()
+    def _again(self, job: Job) -> None:
+        """Put back what a pool could not begin: in its old place, as far as priority tells it."""
+        self._running.discard(job)
+        if self._open:
+            self._ready.push(job)
+            self.pump()
+        else:
+            self._on_done([(job, None, ShutdownInProgress("the worker stops"))])
 
-    def _release(self, slots: int) -> None:
-        self._free += slots
+    def _ended(self, ended: list[Ended], freed: int) -> None:
+        for job, _, _ in ended:
+            self._running.discard(job)
+        self._free += freed
+        # A slot that is free works on while its last job is settled.
+        self.pump()
+        if ended:
+            self._on_done(ended)
         if self._free >= self._slots:
             self._idle.set()
+
+    def terminate(self, job: Job, why: BaseException) -> bool:
+        """End a running job with ``why`` as its end; False where it does not run."""
+        return any(pool.terminate(job, why) for pool in self._pools.all())
 
     # -- stopping --------------------------------------------------------------------------
 
     def halt(self) -> None:
         """Start nothing more."""
         self._open = False
+        for pool in self._pools.all():
+            pool.halt()
+
+    def take_out(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Take out the waiting jobs that are wanted."""
+        return self._ready.take_out(wanted)
 
     def drain(self) -> list[Job]:
         """Take out the jobs that have not started."""
@@ -193,27 +203,27 @@ class Executor:
             return False
         return True
 
-    def cut_off(self) -> None:
-        """Cancel what runs in the loop (second signal); threads end with the process."""
-        for task in list(self._tasks):
-            task.cancel()
+    async def cut_off(self) -> None:
+        """Give up what runs (second signal): coroutines see it, children are killed."""
+        why = ShutdownInProgress("the worker was told twice to stop")
+        for pool in self._pools.all():
+            pool.cut_off(why)
+        await self.wait_idle(CUT_TIMEOUT)
 
-    def close(self) -> None:
-        """Let the threads end."""
-        self._threads.close()
+    async def close(self) -> None:
+        """Let threads and processes end."""
+        for pool in self._pools.all():
+            await pool.close()
 
 
-def _for_threads(job: Job) -> bool:
-    return not job.task.is_async
+def _for_functions(job: Job) -> bool:
+    """Whether a pool thread may take it by itself: an early ack is the loop's to send first."""
+    return not job.task.is_async and not job.acks_early
 
 
-def _bound(job: Job) -> bind_task:
-    """Name the task on every line it logs."""
-    message = job.message
-    return bind_task(
-        message.id,
-        message.task,
-        root_id=message.root_id or message.id,
-        queue=job.lane.queue,
-        attempt=message.retries,
-    )
+def _for_any(job: Job) -> bool:
+    return not job.acks_early
+
+
+def _for_any_wanted(wanted: Callable[[Job], bool], job: Job) -> bool:
+    return not job.acks_early and wanted(job)

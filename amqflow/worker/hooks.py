@@ -8,16 +8,20 @@ body from running, and their error is then the attempt's.
 from __future__ import annotations
 
 import traceback as tracebacks
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import FAILURE, RETRY, SUCCESS
-from amqflow.errors import Ignore, Reject, Retry, ShutdownInProgress
+from amqflow.errors import Ignore, Reject, Replaced, Retry, ShutdownInProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from amqflow.middleware import Stack
     from amqflow.worker.job import Job
+
+
+#: What ends a run and is no end of its task, for hooks.
+WITHOUT_END: Final = (Ignore, Reject, Replaced, ShutdownInProgress)
 
 
 class Around:
@@ -70,7 +74,7 @@ class Around:
     def _after(self, job: Job, result: object, error: BaseException | None) -> None:
         if self._middleware.executes:
             self._middleware.after_execute(job.request, result, error)
-        if not job.task.has_hooks or isinstance(error, Ignore | Reject | ShutdownInProgress):
+        if not job.task.has_hooks or isinstance(error, WITHOUT_END):
             return
         task, request = job.task, job.request
         if error is None:

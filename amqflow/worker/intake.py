@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from amqflow import signals
 from amqflow.abc import FAILURE, REVOKED, Attempt, DeadReason, ExceptionInfo, Outcome, Verdict
 from amqflow.backoff import Backoff
-from amqflow.errors import InvalidArguments, Undecodable
+from amqflow.errors import InvalidArguments, StoreUnavailable, Undecodable
 from amqflow.logs import get_logger
 from amqflow.protocol import decode
 from amqflow.protocol import headers as h
+from amqflow.worker.errback import failure_arguments
 from amqflow.worker.job import Job
+from amqflow.worker.returns import SUSPECT_AFTER, counts, deaths, returns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from amqflow.abc import Claim, ResultStore
     from amqflow.clock import Clock
+    from amqflow.guards.revocations import Revoked
     from amqflow.middleware import Stack
     from amqflow.protocol import Limits, TaskMessage
     from amqflow.tasks import TaskRegistry
@@ -30,8 +34,8 @@ if TYPE_CHECKING:
 
 log = get_logger("amqflow.worker")
 
-#: Returns to the queue after which a message is suspected of killing workers (design 5.6).
-SUSPECT_AFTER = 2
+#: The most seconds between two questions to a store that is away.
+STORE_RETRY = 2.0
 #: Seconds a busy ``once`` task waits in the ladder before it asks for the lease again.
 BUSY_DELAY = 5.0
 
@@ -41,6 +45,8 @@ class IntakeRules:
     """The settings that judge deliveries."""
 
     limits: Limits
+    #: For bodies that did not come from the broker (the claim check).
+    fetched_limits: Limits
     poison_limit: int
     #: Seconds; what is due within it waits here, what is due later goes back to the ladder.
     tick: float
@@ -64,6 +70,7 @@ class Intake:
         owner: str,
         on_job: Callable[[Job], None],
         middleware: Stack,
+        revoked: Revoked,
     ) -> None:
         """Wire the parts, in the running loop; ``on_job`` completes a job that may run."""
         self._loop = asyncio.get_running_loop()
@@ -77,30 +84,40 @@ class Intake:
         self._owner = owner
         self._on_job = on_job
         self._middleware = middleware
-        self._fresh: list[tuple[Delivery, Lane]] = []
-        self._claiming: set[asyncio.Task[None]] = set()
+        self._revoked = revoked
+        self._fresh: list[tuple[Delivery, Lane, Limits]] = []
+        self._claiming: dict[asyncio.Task[None], list[Job]] = {}
         self._waiting: dict[Job, asyncio.TimerHandle] = {}
         self._open = True
+        #: Numbers the claims: two copies of a message here are two owners, too.
+        self._claims = count()
 
-    def receive(self, delivery: Delivery, lane: Lane) -> None:
-        """Take one delivery (called by the consumer); it is looked at with this turn's others."""
+    def receive(self, delivery: Delivery, lane: Lane, *, fetched: bool = False) -> None:
+        """Take one delivery (called by the consumer); it is looked at with this turn's others.
+
+        Args:
+            delivery: as it came.
+            lane: of its queue.
+            fetched: its body was kept apart, and may be larger than a message.
+        """
         if not self._open:
-            delivery.requeue()
+            self._settler.hand_back(delivery, lane)
             return
-        self._fresh.append((delivery, lane))
+        limits = self._rules.fetched_limits if fetched else self._rules.limits
+        self._fresh.append((delivery, lane, limits))
         if len(self._fresh) == 1:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         fresh, self._fresh = self._fresh, []
         if not self._open:
-            for delivery, _ in fresh:
-                delivery.requeue()
+            for delivery, lane, _ in fresh:
+                self._settler.hand_back(delivery, lane)
             return
         claims: list[Job] = []
-        for delivery, lane in fresh:
+        for delivery, lane, limits in fresh:
             try:
-                job = self._admit(delivery, lane)
+                job = self._admit(delivery, lane, limits)
             except Exception as error:
                 # One delivery that breaks our own code must not hold up the turn's others.
                 log.exception("a delivery could not be taken in", queue=lane.queue)
@@ -114,16 +131,19 @@ class Intake:
                 self._ready(job)
         self._executor.pump()
         if claims:
-            task = self._loop.create_task(self._claim(claims))
-            self._claiming.add(task)
-            task.add_done_callback(self._claiming.discard)
+            self._start_claim(claims)
+
+    def _start_claim(self, jobs: list[Job]) -> None:
+        task = self._loop.create_task(self._claim(jobs))
+        self._claiming[task] = jobs
+        task.add_done_callback(self._claiming.pop)
 
     # -- judging ---------------------------------------------------------------------------
 
-    def _admit(self, delivery: Delivery, lane: Lane) -> Job | None:
+    def _admit(self, delivery: Delivery, lane: Lane, limits: Limits) -> Job | None:
         """Return the job of a delivery, with its outcome where it must not run."""
         try:
-            message = decode(delivery.envelope, limits=self._rules.limits)
+            message = decode(delivery.envelope, limits=limits)
         except Undecodable as error:
             self._settler.park(delivery, lane, DeadReason.UNDECODABLE, str(error))
             return None
@@ -131,9 +151,10 @@ class Intake:
             try:
                 self._middleware.after_receive(message)
             except Exception as error:  # noqa: BLE001 - whatever a hook raises parks the message
-                text = f"refused by middleware: {error!r}"
-                self._settler.park(delivery, lane, DeadReason.FAILED, text)
-                return None
+                # It has an id, so somebody may wait for it: it ends as a task does.
+                job = self._job(delivery, message, lane)
+                self._condemn(job, DeadReason.FAILED, f"refused by middleware: {error!r}")
+                return job
         if not lane.suspect and self._suspected(delivery, message, lane):
             return None
         remaining = (message.eta or 0.0) - self._clock.now()
@@ -150,13 +171,15 @@ class Intake:
 
     def _due(self, job: Job) -> None:
         del self._waiting[job]
+        remaining = (job.message.eta or 0.0) - self._clock.now()
+        if remaining > 0:  # A loop's timer counts from a moment ago, in whole milliseconds.
+            self._waiting[job] = self._loop.call_later(remaining + 0.001, self._due, job)
+            return
         if job.attempt is None:
             self._ready(job)
             self._executor.pump()
             return
-        task = self._loop.create_task(self._claim([job]))
-        self._claiming.add(task)
-        task.add_done_callback(self._claiming.discard)
+        self._start_claim([job])
 
     def _job(self, delivery: Delivery, message: TaskMessage, lane: Lane) -> Job:
         task = self._tasks.get(message.task)
@@ -166,8 +189,8 @@ class Intake:
             job.attempt = Attempt(
                 message.id,
                 message.epoch,
-                message.retries,
-                self._owner,
+                message.attempt,
+                f"{self._owner}/{next(self._claims)}",
                 once=message.once,
                 lease=self._rules.lease,
             )
@@ -177,6 +200,13 @@ class Intake:
                 DeadReason.WORKFLOW,
                 "the message carries a chord of Celery's (embed.chord), which only Celery's "
                 "workers can count; send the chord with amqflow",
+            )
+        elif h.BLOB in message.extra:
+            self._condemn(
+                job,
+                DeadReason.BLOB_MISSING,
+                f"its body was kept apart, as {message.extra[h.BLOB]}, and cannot be had: it has "
+                "expired (blob_expires), or this worker looks elsewhere (blob_store)",
             )
         elif task is None:
             if signals.task_unknown.has_receivers():
@@ -193,14 +223,17 @@ class Intake:
             self._condemn(
                 job,
                 DeadReason.POISON,
-                f"the worker died or was cut off {self._returns(delivery) + SUSPECT_AFTER} times "
+                f"the worker died or was cut off {deaths(delivery.envelope.headers)} times "
                 "while this message was in its hands",
             )
         else:
             try:
-                job.args, job.kwargs = task.check_arguments(message.args, message.kwargs)
+                args = failure_arguments(message) if message.errback else message.args
+                job.args, job.kwargs = task.check_arguments(args, message.kwargs)
             except InvalidArguments as error:
                 self._condemn(job, DeadReason.INVALID_ARGUMENTS, str(error))
+        if job.outcome is None and (found := self._revoked.of(message)) is not None:
+            job.outcome = revoked(job, found.reason, self._clock.now())
         if job.outcome is None and message.expires is not None:
             self._expire(job, self._clock.now())
         return job
@@ -231,7 +264,7 @@ class Intake:
             FAILURE,
             exception=ExceptionInfo(_ERRORS.get(why, "AmqflowError"), _MODULE, (text,), text),
             epoch=job.message.epoch,
-            attempt=job.message.retries,
+            attempt=job.message.attempt,
             park=why,
             reason=text,
             date_done=self._clock.now(),
@@ -241,22 +274,16 @@ class Intake:
 
     @staticmethod
     def _returns(delivery: Delivery) -> int:
-        """Return how often the broker counted this message back into its queue."""
-        count = delivery.envelope.headers.get("x-delivery-count", 0)
-        return count if isinstance(count, int) else 0
+        return returns(delivery.envelope.headers, redelivered=delivery.redelivered)
 
     def _suspected(self, delivery: Delivery, message: TaskMessage, lane: Lane) -> bool:
         """Send away what has come back before; True where it is gone from this queue."""
-        if not delivery.redelivered:
-            return False
-        counted = delivery.envelope.headers.get("x-delivery-count")
-        if isinstance(counted, int):
-            if counted < SUSPECT_AFTER:
+        known = self._returns(delivery)
+        if known < SUSPECT_AFTER:
+            if not delivery.redelivered or counts(delivery.envelope.headers):
                 return False
-        elif message.redelivered_marker < SUSPECT_AFTER - 1:
             # A classic queue counts nothing: the mark does.
-            marker = message.redelivered_marker + 1
-            self._settler.move(delivery, lane, lane.queue, **{h.REDELIVERED: marker})
+            self._settler.move(delivery, lane, lane.queue, **{h.REDELIVERED: known})
             return True
         log.warning(
             "a message came back again: it runs alone from now on",
@@ -264,7 +291,9 @@ class Intake:
             task=message.task,
             queue=lane.queue,
         )
-        self._settler.move(delivery, lane, lane.suspect_queue)
+        # Among suspects the count begins anew; who comes back from them by the ladder has a mark.
+        mark = max(0, message.extra.get(h.REDELIVERED, 0) - SUSPECT_AFTER)
+        self._settler.move(delivery, lane, lane.suspect_queue, **{h.REDELIVERED: mark})
         return True
 
     # -- claiming --------------------------------------------------------------------------
@@ -274,44 +303,58 @@ class Intake:
         store = self._store
         if store is None:  # pragma: no cover - attempts exist only where a store does
             return
-        attempts = [job.attempt for job in jobs if job.attempt is not None]
-        backoff = Backoff(first=0.1, most=5.0)
-        claims: list[Claim] = []
-        while not claims:
+        backoff = Backoff(first=0.1, most=STORE_RETRY)
+        # What the broker has taken back is claimed by whoever gets it now, not over his head.
+        while jobs := [job for job in jobs if job.delivery.live]:
             try:
-                claims = await store.begin(attempts)
+                claims = await store.begin([job.attempt for job in jobs if job.attempt])
             except Exception as error:  # noqa: BLE001 - a task that ends here strands its messages
-                # Hold: nothing runs that could not be fenced, nothing is acked or given back.
-                pause = backoff.next()
-                log.warning(
-                    "the result store is away, holding tasks", error=str(error), held=len(jobs)
-                )
-                await asyncio.sleep(pause)
-        for job, claim in zip(jobs, claims, strict=True):
-            match claim.verdict:
-                case Verdict.RUN:
-                    job.fence = claim.fence
-                    self._ready(job)
-                case Verdict.SETTLED if claim.outcome is not None:
-                    self._settler.redo(job, claim.outcome)
-                case Verdict.BUSY:
-                    self._settler.delay(job.delivery, job.lane, BUSY_DELAY)
-                case _:
-                    job.delivery.ack()
-        self._executor.pump()
+                if not self._hold(jobs, error):
+                    return
+                await asyncio.sleep(backoff.next())
+            else:
+                for job, claim in zip(jobs, claims, strict=True):
+                    self._claimed(job, claim)
+                self._executor.pump()
+                return
+
+    def _hold(self, jobs: list[Job], error: Exception) -> bool:
+        """Whether to ask again for jobs that could not be claimed; False: they go another way."""
+        if len(jobs) > 1 and not isinstance(error, StoreUnavailable):
+            # One of them may be the cause: each on its own, so that it holds up no other.
+            for job in jobs:
+                self._start_claim([job])
+            return False
+        if isinstance(error, ValueError | TypeError):
+            text = f"the store cannot claim it: {error!r}"
+            self._settler.park(jobs[0].delivery, jobs[0].lane, DeadReason.UNDECODABLE, text)
+            return False
+        # Nothing runs that could not be fenced, nothing is acked or given back.
+        log.warning("the result store is away, holding tasks", error=str(error), held=len(jobs))
+        return True
+
+    def _claimed(self, job: Job, claim: Claim) -> None:
+        match claim.verdict:
+            case Verdict.RUN:
+                job.fence = claim.fence
+                self._ready(job)
+            case Verdict.SETTLED if claim.outcome is not None:
+                self._settler.redo(job, claim.outcome)
+            case Verdict.BUSY:
+                self._settler.delay(job.delivery, job.lane, BUSY_DELAY)
+            case _:
+                job.delivery.ack()
 
     def _ready(self, job: Job) -> None:
         if job.outcome is not None:
             self._settler.settle(job)
         elif not self._open:
-            job.delivery.requeue()
+            self._settler.hand_back(job.delivery, job.lane)
         else:
             if signals.task_received.has_receivers():
                 signals.task_received.send(sender=self, request=job.message)
             acks_late = job.task.options.acks_late
-            if not (self._rules.acks_late if acks_late is None else acks_late):
-                job.delivery.ack()
-                job.acked = True
+            job.acks_early = not (self._rules.acks_late if acks_late is None else acks_late)
             self._on_job(job)
             self._executor.push(job)
 
@@ -322,17 +365,22 @@ class Intake:
         self._open = False
         for job, timer in self._waiting.items():
             timer.cancel()
-            job.delivery.requeue()
+            self._settler.hand_back(job.delivery, job.lane)
         self._waiting.clear()
-        for task in list(self._claiming):
+        claiming = dict(self._claiming)
+        for task in claiming:
             task.cancel()
-        await asyncio.gather(*self._claiming, return_exceptions=True)
+        await asyncio.gather(*claiming, return_exceptions=True)
+        # A claim that got its answer before it was cancelled has passed its jobs on.
+        for job in (job for task, jobs in claiming.items() if task.cancelled() for job in jobs):
+            self._settler.hand_back(job.delivery, job.lane)
 
 
 _MODULE = "amqflow.errors"
 _ERRORS = {
     DeadReason.UNKNOWN_TASK: "UnknownTask",
     DeadReason.INVALID_ARGUMENTS: "InvalidArguments",
+    DeadReason.BLOB_MISSING: "BlobMissing",
 }
 
 
@@ -342,8 +390,23 @@ def expired(job: Job, now: float) -> Outcome:
         job.message.id,
         REVOKED,
         epoch=job.message.epoch,
-        attempt=job.message.retries,
+        attempt=job.message.attempt,
         park=DeadReason.EXPIRED,
         reason="expired",
+        date_done=now,
+    )
+
+
+def revoked(job: Job, reason: str, now: float) -> Outcome:
+    """Return the outcome of a task that was revoked before it ran."""
+    return Outcome(
+        job.message.id,
+        REVOKED,
+        epoch=job.message.epoch,
+        attempt=job.message.attempt,
+        park=DeadReason.REVOKED,
+        reason=reason,
+        parent_id=job.message.parent_id,
+        group_id=job.message.group,
         date_done=now,
     )

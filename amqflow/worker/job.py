@@ -26,6 +26,8 @@ class Job:
 
     __slots__ = (
         "acked",
+        "acks_early",
+        "announced",
         "args",
         "attempt",
         "delivery",
@@ -67,9 +69,13 @@ class Job:
         #: NOT_PREPARED until the job may run.
         self.request: Request = NOT_PREPARED
         self.outcome: Outcome | None = None
+        #: Signals have told of the outcome.
+        self.announced = False
         #: Readers may see STARTED while it runs.
         self.tracked = False
-        #: Acked before the run (``acks_late=False``).
+        #: To be acked when it starts, before the run (``acks_late=False``).
+        self.acks_early = False
+        #: Acked so.
         self.acked = False
         self.soft_time_limit: float | None = None
         self.time_limit: float | None = None

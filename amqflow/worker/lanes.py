@@ -27,8 +27,8 @@ class Lane:
     source: str
     prefetch: int
     suspect: bool = False
-    dead_exchange: str = ""
-    dead_routing_key: str = ""
+    #: The queue that takes what is parked here, by its name: no binding loses or doubles it.
+    home: str = ""
     park: frozenset[DeadReason] = field(default=DEFAULT_PARK)
 
     @property

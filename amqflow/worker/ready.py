@@ -8,7 +8,7 @@ holds is the broker's choice, by the queue's own priority.
 from __future__ import annotations
 
 import threading
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +47,16 @@ class ReadyHeap:
             if self._heap and wanted(self._heap[0][2]):
                 return heappop(self._heap)[2]
             return None
+
+    def take_out(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Take out all that are wanted, wherever they stand."""
+        with self._lock:
+            out = [entry[2] for entry in self._heap if wanted(entry[2])]
+            if out:
+                gone = set(out)
+                self._heap = [entry for entry in self._heap if entry[2] not in gone]
+                heapify(self._heap)
+            return out
 
     def drain(self) -> list[Job]:
         """Take all, first to last."""

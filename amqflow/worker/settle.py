@@ -7,38 +7,62 @@ backoff, or handed over under confirm; the message stays unacked until then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from amqflow.abc import FAILURE, RETRY, REVOKED, SUCCESS, DeadReason, ExceptionInfo, Finish, Outcome
 from amqflow.backoff import Backoff
 from amqflow.errors import (
+    AccessRefused,
     AmqflowError,
+    AppClosed,
     BrokerError,
+    BrokerUnavailable,
+    ChannelLost,
     EncodeError,
     NotFound,
+    PublishTimeout,
     StoreError,
-    TopologyError,
+    StoreUnavailable,
+    Undecodable,
     Unroutable,
 )
 from amqflow.logs import get_logger
 from amqflow.producer import Outgoing
+from amqflow.protocol import headers as h
 from amqflow.topology.names import UNDELIVERED
+from amqflow.transport import Delivery
 from amqflow.worker.away import away_message
+from amqflow.worker.completions import CompletionBox
+from amqflow.worker.returns import SUSPECT_AFTER, returns
 from amqflow.worker.settlement import Received, Settlement
+from amqflow.workflow import Completion, Launch, following
+from amqflow.workflow.completion import lost_member, membership
+from amqflow.workflow.records import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
-    from amqflow.abc import Call, ResultStore
+    from amqflow.abc import Call, Finished, ResultStore
     from amqflow.middleware import Stack
     from amqflow.producer import Producer
-    from amqflow.transport import Delivery
+    from amqflow.worker.completions import Held
     from amqflow.worker.job import Job
     from amqflow.worker.lanes import Lane
     from amqflow.worker.settlement import Desk
+    from amqflow.workflow.launch import Launcher
 
 log = get_logger("amqflow.worker")
+
+#: Seconds a message waits in the ladder whose attempt another owner has claimed.
+CONTESTED_DELAY = 2.0
+#: The most seconds between two tries to bring an outcome to a store that is away.
+STORE_RETRY = 2.0
+#: What ends by itself when the broker is back, which takes back what is held meanwhile.
+_PASSING = (BrokerUnavailable, ChannelLost, PublishTimeout)
 
 
 class Settler:
@@ -50,11 +74,11 @@ class Settler:
         store: ResultStore | None,
         producer: Producer,
         desk: Desk,
-        results_exchange: str,
-        completions_key: str,
+        launcher: Launcher,
         on_settled: Callable[[Job, Outcome], None],
+        on_dropped: Callable[[Job], None],
         middleware: Stack,
-        on_stuck: Callable[[Lane, str], None],
+        on_stuck: Callable[[Lane, str | None], None],
     ) -> None:
         """Wire the parts.
 
@@ -62,23 +86,28 @@ class Settler:
             store: where outcomes stand; None where the application keeps none.
             producer: the way out.
             desk: makes settlements.
-            results_exchange: takes settlements while the store is away.
-            completions_key: its routing key.
+            launcher: starts what follows, compositions too.
             on_settled: told of each outcome that stands, before the ack.
+            on_dropped: told of each job that ends here without one.
             middleware: its settle hooks see every outcome.
-            on_stuck: told of a lane whose message can be sent nowhere, to pause it.
+            on_stuck: told of a lane whose message can be sent nowhere, to pause it; with None
+                when it is through.
         """
         self._loop = asyncio.get_running_loop()
         self._store = store
         self._producer = producer
         self._desk = desk
-        self._results_exchange = results_exchange
-        self._completions_key = completions_key
+        self._launcher = launcher
         self._on_settled = on_settled
+        self._on_dropped = on_dropped
         self._on_stuck = on_stuck
+        #: How many messages keep a lane paused.
+        self._holding: Counter[str] = Counter()
+        self._stopping = asyncio.Event()
         self._middleware = middleware
         self._finishing: list[Job] = []
         self._work: set[asyncio.Task[None]] = set()
+        self._box = CompletionBox(launcher.completions, self._deliver, self._start)
 
     @property
     def busy(self) -> int:
@@ -91,7 +120,8 @@ class Settler:
         """Settle an ended job; its ``outcome`` is set."""
         if self._middleware.settles and job.outcome is not None:
             job.outcome = self._middleware.before_settle(job.message, job.outcome)
-        if job.keeps_result:
+        # A claim that is to run once ends with an outcome, whether its result is wanted or not.
+        if job.keeps_result or job.attempt is not None:
             self._finishing.append(job)
             if len(self._finishing) == 1:
                 # Everything that ends in this loop turn shares one round trip to the store.
@@ -106,19 +136,51 @@ class Settler:
     def park(self, delivery: Delivery, lane: Lane, why: DeadReason, text: str) -> None:
         """Park a message that is no task, with its reason."""
         log.warning("parked", queue=lane.queue, reason=str(why), detail=text)
-        received = _received(delivery)
-        letter = self._desk.parked(why, received, lane, reason=text)
-        self._start(self._send_on(delivery, lane, [letter]))
+        letter = self._desk.parked(why, _received(delivery), lane, reason=text)
+        # What cannot be read may still say which chord waits for it.
+        completion = lost_member(delivery.envelope, why, text)
+        launch = Launch(completions=[completion] if completion else [])
+        self._start(self._carry_out(delivery, lane, Settlement((letter,), launch)))
 
     def delay(self, delivery: Delivery, lane: Lane, seconds: float) -> None:
-        """Send a message back to its queue by the ladder, then ack."""
-        letter = self._desk.delayed(_received(delivery), lane, seconds)
+        """Send a message back to its queue by the ladder, then ack.
+
+        The copy keeps its count of returns, which the broker begins anew: one that kills its
+        worker, and waits for the dead one's lease after each time, would never be a suspect.
+        """
+        known = returns(delivery.envelope.headers, redelivered=delivery.redelivered)
+        if lane.suspect:
+            known += SUSPECT_AFTER  # the ladder leads to the work queue
+        marks = {h.REDELIVERED: known} if known else {}
+        letter = self._desk.delayed(_received(delivery), lane, seconds, **marks)
         self._start(self._send_on(delivery, lane, [letter]))
 
     def move(self, delivery: Delivery, lane: Lane, queue: str, **headers: object) -> None:
         """Move a message to another queue (or the end of its own), then ack."""
         letter = self._desk.moved(_received(delivery), queue, **headers)
         self._start(self._send_on(delivery, lane, [letter]))
+
+    def hand_back(self, delivery: Delivery, lane: Lane) -> None:
+        """Give back what was not run to its end, through no fault of its own.
+
+        The broker counts every return and cannot tell a worker that stops from one that died. So
+        what has come back before goes back as a copy that keeps its count: no number of stops
+        makes it a suspect, let alone poison (design 5.6).
+        """
+        known = returns(delivery.envelope.headers, redelivered=delivery.redelivered)
+        if known:
+            self.move(delivery, lane, lane.source, **{h.REDELIVERED: known})
+        else:
+            delivery.requeue()
+
+    def lost(self, delivery: Delivery, lane: Lane) -> None:
+        """Give back what the death of its own process cut off.
+
+        The copy counts the death, as the broker would count a worker's: who kills every process
+        ends among the suspects, and then as poison (design 5.6).
+        """
+        known = returns(delivery.envelope.headers, redelivered=delivery.redelivered)
+        self.move(delivery, lane, lane.source, **{h.REDELIVERED: known + 1})
 
     def send_on(self, delivery: Delivery, lane: Lane, letter: Outgoing) -> None:
         """Publish a message in a delivery's place, then ack."""
@@ -144,19 +206,32 @@ class Settler:
                     await self._finish([job])
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes must not be stranded
-            await self._away(jobs, error)
-            return
+            log.warning("the result store is away", error=repr(error), settlements=len(jobs))
+            await asyncio.gather(*(self._hand_over(job) for job in jobs))
+        else:
+            self._answered(jobs, finished)
+
+    def _answered(self, jobs: list[Job], finished: list[Finished]) -> None:
         for job, answer in zip(jobs, finished, strict=True):
             if answer.refused:
-                log.warning(
-                    "outcome refused: another worker has taken this task over",
-                    task_id=job.message.id,
-                    task=job.message.task,
-                    state=answer.stored.state,
-                )
-                job.delivery.ack()
+                self._refused(job, answer)
             else:
                 self._stands(job, answer.stored)
+
+    def _refused(self, job: Job, answer: Finished) -> None:
+        """Publish nothing; end the message only where a later attempt or epoch carries the task."""
+        log.warning(
+            "outcome refused: another worker has taken this task over",
+            task_id=job.message.id,
+            task=job.message.task,
+            state=answer.stored.state,
+        )
+        self._on_dropped(job)
+        if answer.contested and not job.acked:
+            # Who holds the fence may be dead, and this message the last copy: ask again later.
+            self.delay(job.delivery, job.lane, CONTESTED_DELAY)
+        else:
+            job.delivery.ack()
 
     async def _unencodable(self, job: Job, error: EncodeError) -> None:
         text = f"the result cannot be written: {error}"
@@ -165,40 +240,68 @@ class Settler:
             FAILURE,
             exception=ExceptionInfo("InvalidResult", "amqflow.errors", (text,), text),
             epoch=job.message.epoch,
-            attempt=job.message.retries,
+            attempt=job.message.attempt,
             park=DeadReason.FAILED,
             reason=text,
             date_done=self._desk.now(),
         )
         await self._finish([job])
 
-    async def _away(self, jobs: list[Job], error: Exception) -> None:
-        """Hand settlements to the completions queue under confirm; hold where that fails."""
-        log.warning("the result store is away", error=repr(error), settlements=len(jobs))
-        await asyncio.gather(*(self._hand_over(job) for job in jobs))
-
     async def _hand_over(self, job: Job) -> None:
-        if job.outcome is None:
+        """Hand a settlement to the completions queue under confirm; hold it where that fails.
+
+        Held, it stays unacked and its queue is paused, until the store or the completions queue
+        is back (design 5.3).
+        """
+        store, outcome = self._store, job.outcome
+        if store is None or outcome is None:
             return
-        backoff = Backoff(first=0.2, most=5.0)
-        letter = away_message(job.outcome, job.fence, _received(job.delivery), job.lane)
-        while job.delivery.live:
-            try:
-                await self._producer.publish(
-                    Outgoing(letter, self._results_exchange, self._completions_key)
-                )
-            except BrokerError as error:
-                log.warning("holding a settlement", task_id=job.message.id, error=str(error))
+        body = away_message(outcome, job.fence, _received(job.delivery), job.lane)
+        names = self._launcher.names
+        letter = Outgoing(body, names.results, names.completions_key)
+        backoff = Backoff(first=0.2, most=STORE_RETRY)
+        with self._hold(job.lane) as hold:
+            while job.delivery.live:
+                try:
+                    await self._producer.publish(letter)
+                except (BrokerError, EncodeError, StoreError) as error:
+                    log.warning("holding a settlement", task_id=job.message.id, error=str(error))
+                    if not isinstance(error, _PASSING):
+                        hold(f"the result store is away, and the completions queue: {error}")
+                else:
+                    # Nobody writes another outcome before this one: it is announced as it is.
+                    self._on_settled(job, outcome)
+                    job.delivery.ack()
+                    return
                 await asyncio.sleep(backoff.next())
                 try:
-                    # The store may have come back meanwhile.
-                    await self._finish([job])
+                    self._answered([job], await store.finish([_finish_of(job)]))
                 except StoreError:
                     continue
                 return
-            else:
-                job.delivery.ack()
-                return
+        # The broker hands it out again, and who gets it now is to find no lease of ours.
+        self._on_dropped(job)
+
+    @contextmanager
+    def _hold(self, lane: Lane) -> Iterator[Callable[[str], None]]:
+        """Hand out a way to pause a lane; the last message that paused it lets it go on."""
+        paused = False
+
+        def hold(problem: str) -> None:
+            nonlocal paused
+            if not paused:
+                paused = True
+                self._holding[lane.source] += 1
+                if self._holding[lane.source] == 1:
+                    self._on_stuck(lane, problem)
+
+        try:
+            yield hold
+        finally:
+            if paused:
+                self._holding[lane.source] -= 1
+                if not self._holding[lane.source]:
+                    self._on_stuck(lane, None)
 
     # -- (b) publish, (c) ack --------------------------------------------------------------
 
@@ -209,93 +312,185 @@ class Settler:
             self._middleware.after_settle(job.message, outcome)
         message = job.message
         if outcome.state == SUCCESS and not message.chain and not message.callbacks:
-            job.delivery.ack()  # nearly every task of a busy system ends here
-            return
+            if h.CHORD not in message.extra:
+                job.delivery.ack()  # nearly every task of a busy system ends here
+                return
+            if self._count(job, outcome):
+                return
         received = _received(job.delivery)
         try:
             settlement = self._desk.settlement(outcome, message, received, job.lane)
         except (AmqflowError, TypeError, ValueError) as error:
             # A foreign message whose next step or link is no signature: nothing can follow it.
-            text = f"what follows the task cannot be sent: {error}"
-            self.park(job.delivery, job.lane, DeadReason.WORKFLOW, text)
+            self._cannot_follow(job, outcome, f"what follows the task cannot be sent: {error}")
             return
         if settlement.empty:
             job.delivery.ack()
             return
         self._start(self._carry_out(job.delivery, job.lane, settlement))
 
+    def _count(self, job: Job, outcome: Outcome) -> bool:
+        """Send a member's success to its chord, without a task of its own; False: it cannot."""
+        message, delivery = job.message, job.delivery
+        try:
+            member = membership(message)
+            if member is None:
+                return False
+            completion = Completion(member, Ending.of(member.index, outcome, message.task))
+        except (Undecodable, EncodeError):
+            return False
+
+        def confirmed(sent: asyncio.Future[bool]) -> None:
+            if not sent.cancelled() and sent.result():
+                delivery.ack()
+
+        self._box.add(completion, delivery, job.lane).add_done_callback(confirmed)
+        return True
+
+    def _cannot_follow(self, job: Job, outcome: Outcome, text: str) -> None:
+        """Park the message, and end what waited for its followers."""
+        error = ExceptionInfo("ConfigurationError", "amqflow.errors", (text,), text)
+        failed = replace(outcome, state=FAILURE, result=None, exception=error, reason=text)
+        self.reject(job, failed, DeadReason.WORKFLOW, text)
+
+    def reject(self, job: Job, failed: Outcome, why: DeadReason, text: str) -> None:
+        """Park a message that ends without an outcome of its own, and what waited for it."""
+        try:
+            launch = self._desk.ended(failed, job.message)
+        except (AmqflowError, TypeError, ValueError):
+            self.park(job.delivery, job.lane, why, text)
+            return
+        log.warning("parked", queue=job.lane.queue, reason=str(why), detail=text)
+        letter = self._desk.parked(why, _received(job.delivery), job.lane, reason=text)
+        self._start(self._carry_out(job.delivery, job.lane, Settlement((letter,), launch)))
+
+    def leave(self, job: Job, outcome: Outcome) -> None:
+        """Ack a task that ended without an outcome of its own, and end what waited for it."""
+        launch = self._desk.ended(outcome, job.message)
+        if launch:
+            self._start(self._carry_out(job.delivery, job.lane, Settlement(launch=launch)))
+        else:
+            job.delivery.ack()
+
     async def _carry_out(self, delivery: Delivery, lane: Lane, settlement: Settlement) -> None:
-        sent = await asyncio.gather(
-            *(self._deliver(letter, delivery, lane) for letter in settlement.messages),
-            *(self._call(call, delivery, lane) for call in settlement.calls),
-        )
-        if all(sent):
+        if await self.carry_out(settlement, delivery, lane):
             delivery.ack()
+
+    async def carry_out(self, settlement: Settlement, held: Held, lane: Lane) -> bool:
+        """Do what remains; True when all of it is stored and confirmed.
+
+        Args:
+            settlement: what remains.
+            held: what is acked afterwards; once the broker has taken it back, this gives up.
+            lane: by which it came.
+        """
+        launch = settlement.launch
+        if (launch.records or launch.outcomes) and not await self._prepared(launch, held):
+            return False
+        sent = await asyncio.gather(
+            *(self._deliver(letter, held, lane) for letter in settlement.messages),
+            *(self._call(call, held, lane) for call in launch.calls),
+            *(self._box.add(completion, held, lane) for completion in launch.completions),
+        )
+        return all(sent)
+
+    async def _prepared(self, launch: Launch, held: Held) -> bool:
+        """Store and watch what must stand before anything is published; False: given up."""
+        backoff = Backoff(first=0.1, most=STORE_RETRY)
+        while held.live:
+            try:
+                await self._launcher.prepare(launch)
+            except (StoreError, BrokerError) as error:
+                log.warning("holding what follows a task", error=str(error))
+                await asyncio.sleep(backoff.next())
+            else:
+                return True
+        return False
 
     async def _send_on(self, delivery: Delivery, lane: Lane, letters: Iterable[Outgoing]) -> None:
         sent = [await self._deliver(letter, delivery, lane) for letter in letters]
         if all(sent):
             delivery.ack()
 
-    async def _call(self, call: Call, delivery: Delivery, lane: Lane) -> bool:
-        """Send a following call; what cannot be routed goes to the undelivered queue."""
+    async def _call(self, call: Call, held: Held, lane: Lane) -> bool:
+        """Send a following call; one that cannot be sent fails, and what waits for it."""
+        refused: list[Exception] = []
 
         async def send() -> None:
             await self._producer.send(call)
 
-        async def give_up() -> None:
-            letter = await self._producer.unrouted(call)
-            await self._producer.publish(replace(letter, exchange=UNDELIVERED, routing_key=""))
+        async def give_up(error: Exception) -> None:
+            try:
+                letter = await self._producer.unrouted(call)
+            except EncodeError as wrong:
+                # It can be kept nowhere. What it was to follow is parked, with the why.
+                if isinstance(held, Delivery) and held.envelope.type is None:
+                    text = f"what follows the task, {call.task}, cannot be sent: {wrong}"
+                    why = DeadReason.WORKFLOW
+                    letter = self._desk.parked(why, _received(held), lane, reason=text)
+                    await self._producer.publish(letter)
+            else:
+                await self._producer.publish(replace(letter, exchange=UNDELIVERED, routing_key=""))
+            refused.append(error)
 
-        return await self._insist(send, give_up, delivery, lane, what=call.task)
+        sent = await self._insist(send, give_up, held, lane, what=call.task)
+        if sent and refused:
+            message = self._producer.message_of(call)
+            outcome = self._desk.refused(message, refused[0])
+            launch = following(message, outcome, self._desk.unfolder, now=self._desk.now())
+            launch.outcomes.insert(0, outcome)
+            return await self.carry_out(Settlement(launch=launch), held, lane)
+        return sent
 
-    async def _deliver(self, letter: Outgoing, delivery: Delivery, lane: Lane) -> bool:
+    async def _deliver(self, letter: Outgoing, held: Held, lane: Lane) -> bool:
         """Publish one message of a settlement; True when the broker has confirmed it."""
 
         async def send() -> None:
             await self._producer.publish(letter)
 
-        async def give_up() -> None:
+        async def give_up(_error: Exception) -> None:
             await self._producer.publish(replace(letter, exchange=UNDELIVERED, routing_key=""))
 
-        return await self._insist(
-            send, give_up, delivery, lane, what=letter.queue or letter.exchange
-        )
+        return await self._insist(send, give_up, held, lane, what=letter.queue or letter.exchange)
 
     async def _insist(
         self,
         send: Callable[[], Coroutine[object, object, None]],
-        give_up: Callable[[], Coroutine[object, object, None]],
-        delivery: Delivery,
+        give_up: Callable[[Exception], Coroutine[object, object, None]],
+        held: Held,
         lane: Lane,
         *,
         what: str,
     ) -> bool:
-        """Send until confirmed, or until the broker has taken the delivery back.
+        """Send until confirmed, or until the broker has taken the held delivery back.
 
         Unroutable goes to ``amqflow.undelivered``; failing that the message stays unacked and
         its lane is paused, loudly (design 5.8).
         """
         backoff = Backoff(first=0.1, most=10.0)
-        while delivery.live:
-            try:
-                await send()
-            except (Unroutable, NotFound, TopologyError, EncodeError) as error:
+        with self._hold(lane) as hold:
+            while held.live:
                 try:
-                    await give_up()
-                except BrokerError as worse:
-                    self._on_stuck(lane, f"{what}: {error}; and the undelivered queue: {worse}")
-                    await asyncio.sleep(backoff.next())
+                    await send()
+                except Exception as error:  # noqa: BLE001 - else it would be unacked for good
+                    if _comes_right(error):
+                        log.warning("publishing again", to=what, error=str(error))
+                        await asyncio.sleep(backoff.next())
+                        continue
+                    try:
+                        await give_up(error)
+                    except Exception as worse:  # noqa: BLE001 - as above
+                        hold(f"{what}: {error}; and the undelivered queue: {worse}")
+                        await asyncio.sleep(backoff.next())
+                    else:
+                        log.warning(
+                            "undeliverable, kept in the undelivered queue",
+                            to=what,
+                            error=str(error) or repr(error),
+                        )
+                        return True
                 else:
-                    log.warning(
-                        "undeliverable, kept in the undelivered queue", to=what, error=str(error)
-                    )
                     return True
-            except BrokerError as error:
-                log.warning("publishing again", to=what, error=str(error))
-                await asyncio.sleep(backoff.next())
-            else:
-                return True
         return False
 
     # -- for the coordinator ---------------------------------------------------------------
@@ -303,28 +498,43 @@ class Settler:
     async def settle_away(
         self,
         delivery: Delivery,
-        outcome: Outcome,
-        fence: int,
+        finish: Finish,
         settlement_of: Callable[[Outcome], Settlement],
+        again: Callable[[], Outgoing],
         lane: Lane,
     ) -> None:
-        """Finish a settlement that another worker handed over while the store was away."""
-        backoff = Backoff(first=0.2, most=5.0)
+        """Finish a settlement that another worker handed over while the store was away.
+
+        Args:
+            delivery: of the completions queue.
+            finish: what is to be stored.
+            settlement_of: what the outcome that stands requires.
+            again: the task's message on its way back to its queue, for an attempt that another
+                owner has claimed.
+            lane: of the completions queue.
+        """
+        backoff = Backoff(first=0.2, most=STORE_RETRY)
         while delivery.live and self._store is not None:
             try:
-                (answer,) = await self._store.finish([Finish(outcome, fence)])
+                (answer,) = await self._store.finish([finish])
             except StoreError as error:
                 log.warning("the result store is still away", error=str(error))
-                await asyncio.sleep(backoff.next())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.next()):
+                        await self._stopping.wait()
+                        return  # unacked: it waits in its queue for another worker
                 continue
-            if answer.refused:
+            except Exception as error:  # noqa: BLE001 - the next try would end the same way
+                self.park(
+                    delivery, lane, DeadReason.WORKFLOW, f"the outcome cannot be stored: {error!r}"
+                )
+                return
+            if answer.contested:
+                await self._send_on(delivery, lane, [again()])
+            elif answer.refused:
                 delivery.ack()
             else:
-                settlement = settlement_of(answer.stored)
-                if settlement.empty:
-                    delivery.ack()
-                else:
-                    await self._carry_out(delivery, lane, settlement)
+                await self._carry_out(delivery, lane, settlement_of(answer.stored))
             return
 
     def start(self, work: Coroutine[object, object, None]) -> None:
@@ -344,14 +554,26 @@ class Settler:
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the settlements under way; False when ``timeout`` seconds passed first."""
+        self._stopping.set()
         try:
             async with asyncio.timeout(timeout):
-                while self._work or self._finishing:
+                while self._work or self._finishing or self._box.waiting:
                     await asyncio.gather(*self._work, return_exceptions=True)
                     await asyncio.sleep(0)
         except TimeoutError:
             return False
         return True
+
+
+def _comes_right(error: Exception) -> bool:
+    """Whether a publish may succeed when it is tried again, the message as it is.
+
+    A middleware, a router or a codec that refuses a message refuses it again, and so does a broker
+    whose user may not write there.
+    """
+    return isinstance(error, BrokerError | AppClosed | StoreUnavailable) and not isinstance(
+        error, Unroutable | NotFound | AccessRefused
+    )
 
 
 def _received(delivery: Delivery) -> Received:

@@ -6,23 +6,26 @@ that a redelivery which finds the outcome does the rest without running the task
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from amqflow.abc import RETRY, DeadReason, ExceptionInfo
+from amqflow.abc import FAILURE, RETRY, DeadReason, ExceptionInfo, Outcome
 from amqflow.canvas import build_call
 from amqflow.producer import Outgoing, to_queue
 from amqflow.protocol import dead_headers, fit_headers, frame_room, republished
 from amqflow.protocol import headers as h
-from amqflow.workflow import following
+from amqflow.results.exceptions import describe
+from amqflow.worker.returns import deaths
+from amqflow.workflow import Launch, following
+from amqflow.workflow.replace import REPLACEMENT, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from amqflow.abc import Call, Outcome
     from amqflow.protocol import Envelope, TaskMessage
     from amqflow.topology import Ladder
     from amqflow.worker.lanes import Lane
+    from amqflow.workflow import Unfolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,15 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What remains to be done once an outcome stands: messages, and calls that need routing."""
+    """What remains to be done once an outcome stands: messages, and what follows the task."""
 
     messages: tuple[Outgoing, ...] = ()
-    calls: tuple[Call, ...] = ()
+    launch: Launch = field(default_factory=Launch)
 
     @property
     def empty(self) -> bool:
         """Whether the ack is all that remains."""
-        return not self.messages and not self.calls
+        return not self.messages and not self.launch
 
 
 NOTHING = Settlement()
@@ -59,11 +62,16 @@ class Desk:
     encode: Callable[[TaskMessage], Envelope]
     now: Callable[[], float]
     frame_max: int
+    #: Bytes of the largest body that a message may carry itself.
+    max_body: int
+    unfolder: Unfolder
 
     def settlement(
         self, outcome: Outcome, message: TaskMessage, received: Received, lane: Lane
     ) -> Settlement:
         """Return what a stored outcome requires."""
+        if outcome.state == RETRY and (step := _replacement(outcome)) is not None:
+            return Settlement(launch=replacing(message, step, self.unfolder))
         if outcome.state == RETRY:
             return Settlement((self.retried(outcome, message, received, lane),))
         messages: tuple[Outgoing, ...] = ()
@@ -75,14 +83,34 @@ class Desk:
                     lane,
                     exception=outcome.exception,
                     traceback=outcome.traceback,
-                    attempts=message.retries + 1,
+                    attempts=message.retries + _runs(outcome.park, received.envelope),
                     reason=outcome.reason,
                 ),
             )
-        calls = following(message, outcome)
-        if not messages and not calls:
+        launch = following(message, outcome, self.unfolder, now=self.now())
+        if not messages and not launch:
             return NOTHING
-        return Settlement(messages, tuple(calls))
+        return Settlement(messages, launch)
+
+    def ended(self, outcome: Outcome, message: TaskMessage) -> Launch:
+        """Return what ends with a task that failed outside its own run; nobody is called."""
+        launch = following(message, outcome, self.unfolder, now=self.now())
+        launch.calls.clear()
+        return launch
+
+    def refused(self, message: TaskMessage, error: Exception) -> Outcome:
+        """Return the outcome of a call that could not be sent."""
+        return Outcome(
+            message.id,
+            FAILURE,
+            exception=describe(error),
+            epoch=message.epoch,
+            attempt=message.attempt,
+            parent_id=message.parent_id,
+            group_id=message.group,
+            reason=f"it could not be sent: {error}",
+            date_done=self.now(),
+        )
 
     def retried(
         self, outcome: Outcome, message: TaskMessage, received: Received, lane: Lane
@@ -147,8 +175,10 @@ class Desk:
         )
         return Outgoing(
             self._fitting(republished(envelope, **headers)),
-            lane.dead_exchange,
-            lane.dead_routing_key,
+            "",
+            lane.home,
+            # Blobs expire, dead letters need not; and what nobody could read goes as it came.
+            whole=why is DeadReason.UNDECODABLE or len(envelope.body) <= self.max_body,
         )
 
     def _fitting(self, envelope: Envelope) -> Envelope:
@@ -167,6 +197,23 @@ class Desk:
             h.EXCHANGE: known.get(h.EXCHANGE, received.exchange),
             h.ROUTING_KEY: known.get(h.ROUTING_KEY, received.routing_key),
         }
+
+
+def _replacement(outcome: Outcome) -> Mapping[str, Any] | None:
+    """Return the signature that takes the task's place, where one does."""
+    found: Mapping[str, Any] | None = (outcome.replaced_by or {}).get(REPLACEMENT)
+    return found
+
+
+def _runs(why: DeadReason, envelope: Envelope) -> int:
+    """Return how often the attempt that was parked had been started."""
+    match why:
+        case DeadReason.FAILED:
+            return 1
+        case DeadReason.POISON:
+            return deaths(envelope.headers)
+        case _:
+            return 0
 
 
 def _described(why: DeadReason, reason: str | None) -> ExceptionInfo | None:

@@ -1,5 +1,6 @@
-"""What follows a task's end: the next step, the links, the errbacks."""
+"""What follows a task's end: next steps, links, errbacks, and chords from record to body."""
 
 from amqflow.workflow.completion import following
+from amqflow.workflow.unfold import Completion, Launch, Place, Unfolder
 
-__all__ = ["following"]
+__all__ = ["Completion", "Launch", "Place", "Unfolder", "following"]

@@ -7,10 +7,11 @@ import random
 import sys
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from amqflow import AmqFlow, signals
+from amqflow import AmqFlow, chord, signals
 from amqflow.provision import apply
 from amqflow.topology import BrokerFacts, QueueNeeds, Topology, derive
 from amqflow.topology.model import QueueType
@@ -20,11 +21,15 @@ from benchmarks.publishing import (
     pipelined,
     round_trips,
     round_trips_async,
+    timed_chord,
 )
-from benchmarks.tally import Tally
+from benchmarks.tally import tally_of
+
+if TYPE_CHECKING:
+    from amqflow.handles import AsyncResult
 
 JOB = Job.from_environment()
-TALLY = Tally(JOB)
+TALLY = tally_of(JOB)
 EXTRA = dict(JOB.extra)
 
 
@@ -90,6 +95,16 @@ else:
 @app.task(name="add")
 def add(x: int, y: int) -> int:
     return x + y
+
+
+@app.task(name="zero")
+def zero(number: int) -> int:
+    return number
+
+
+@app.task(name="size")
+def size(values: list[int]) -> int:
+    return len(values)
 
 
 @signals.worker_ready.connect
@@ -166,6 +181,14 @@ def _call(number: int) -> None:
         fail("a wrong result came back")
 
 
+def _chord() -> None:
+    def start(count: int) -> AsyncResult[int]:
+        return chord([zero.s(number) for number in range(count)])(size.s())
+
+    timed_chord(JOB, start)
+    app.close()
+
+
 def _blocking_calls() -> None:
     round_trips(JOB, _call)
     app.close()
@@ -190,7 +213,7 @@ ASYNC_VERBS = {
     "inject": _inject,
     "acall": _async_calls,
 }
-BLOCKING_VERBS = {"publish-delay": _publish_delay, "call": _blocking_calls}
+BLOCKING_VERBS = {"publish-delay": _publish_delay, "call": _blocking_calls, "chord": _chord}
 
 if __name__ == "__main__":
     verb = sys.argv[1]

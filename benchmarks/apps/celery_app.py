@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from celery import Celery
+from celery import Celery, chord
 from celery.signals import worker_ready
 
 from benchmarks.job import Job, fail, now, write_report
-from benchmarks.publishing import blocking, round_trips
-from benchmarks.tally import Tally
+from benchmarks.publishing import blocking, round_trips, timed_chord
+from benchmarks.tally import tally_of
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
 
 JOB = Job.from_environment()
-TALLY = Tally(JOB)
+TALLY = tally_of(JOB)
 
 app = Celery("bench", broker=JOB.broker, backend=JOB.backend or None)
 app.conf.update(
@@ -34,6 +38,20 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
+@app.task(name="zero")
+def zero(number: int) -> int:
+    return number
+
+
+@app.task(name="size")
+def size(values: list[int]) -> int:
+    return len(values)
+
+
+def _chord(count: int) -> AsyncResult:
+    return chord([zero.s(number) for number in range(count)])(size.s())
+
+
 @worker_ready.connect
 def _ready(**_: object) -> None:
     if dict(JOB.extra).get("report_ready"):
@@ -51,5 +69,7 @@ if __name__ == "__main__":
             blocking(JOB, noop.delay)
         case "call":
             round_trips(JOB, _round_trip)
+        case "chord":
+            timed_chord(JOB, _chord)
         case unknown:
             fail(f"no verb {unknown!r}")

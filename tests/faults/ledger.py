@@ -47,14 +47,19 @@ class Workers:
         self._running = []
         self._started = 0
 
-    def start(self, *options):
+    def __len__(self):
+        """How many run, as far as is known."""
+        return len(self._running)
+
+    def start(self, *options, **environment):
+        """Start one; later options win over those given to every worker here."""
         self._started += 1
         log = (self._folder / f"worker{self._started}.log").open("wb")
-        command = [sys.executable, "-m", "amqflow.cli", "-A", self._app, "worker", "-c", "4"]
+        command = [sys.executable, "-m", "amqflow", "-A", self._app, "worker", "-c", "4"]
         process = subprocess.Popen(
             [*command, "-l", "warning", "-n", f"w{self._started}", *options],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -62,11 +67,26 @@ class Workers:
         self._running.append(process)
         return process
 
-    def kill(self, process):
-        """SIGKILL one and start another."""
+    def logs(self):
+        """Return what all of them have printed so far."""
+        return "\n".join(path.read_text() for path in sorted(self._folder.glob("worker*.log")))
+
+    def lose(self, process):
+        """SIGKILL one; nobody takes its place."""
         process.kill()
         process.wait(10)
         self._running.remove(process)
+
+    def ended(self):
+        """Return those that ended by themselves, and forget them."""
+        gone = [process for process in self._running if process.poll() is not None]
+        for process in gone:
+            self._running.remove(process)
+        return gone
+
+    def kill(self, process):
+        """SIGKILL one and start another."""
+        self.lose(process)
         return self.start()
 
     def close(self):

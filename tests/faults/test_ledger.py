@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.faults.ledger import Balance, Workers, consumed, produce, settle
+from tests.servers.rabbitmq import RETRIED
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ async def test_a_worker_and_the_broker_are_killed(ledger_app):
         await asyncio.to_thread(broker.kill9)
         await asyncio.to_thread(broker.start)
 
-    await run(ledger_app, 600, chaos, deadline=90)
+    await run(ledger_app, 600, chaos, deadline=RETRIED)
 
 
 @pytest.mark.faults

@@ -2,7 +2,7 @@
 
 import os
 
-from celery import Celery
+from celery import Celery, group
 from kombu import Queue
 
 app = Celery("interop", broker=os.environ["AMQFLOW_BROKER"], backend=os.environ["AMQFLOW_BACKEND"])
@@ -24,3 +24,11 @@ def add(x, y):
 @app.task(name="celery.echo", bind=True)
 def echo(self, value, **named):
     return [value, named, self.request.root_id == self.request.id]
+
+
+@app.task(name="celery.spread")
+def spread(numbers):
+    """Send a task and a group, which become this one's children."""
+    add.apply_async((1, 1), queue="celery-side")
+    group(add.s(number, number).set(queue="celery-side") for number in numbers).apply_async()
+    return len(numbers)

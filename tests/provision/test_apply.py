@@ -64,11 +64,11 @@ async def test_a_second_run_finds_everything_present(transport, topology, rabbit
 
 async def test_a_part_somebody_deleted_comes_back(transport, topology, rabbitmq, vhost):
     await apply(topology, transport)
-    await transport.delete_queue("amqflow.delay.5")
+    await transport.delete_queue("amqflow.delay.5.0")
     await transport.delete_exchange("amqflow.shop.dead")
     created = [c for c in await apply(topology, transport) if c.action is Action.CREATED]
     assert {c.name for c in created if c.kind != "binding"} == {
-        "amqflow.delay.5",
+        "amqflow.delay.5.0",
         "amqflow.shop.dead",
     }
     assert bindings_on(rabbitmq, vhost) == expected_bindings(topology)

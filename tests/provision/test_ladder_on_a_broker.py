@@ -10,6 +10,7 @@ import pytest
 from amqflow.protocol import Envelope
 from amqflow.provision import apply
 from amqflow.topology import BrokerFacts, Ladder, QueueNeeds, derive
+from tests.servers.rabbitmq import RETRIED
 from tests.servers.wait import until
 
 TICK = 0.02
@@ -131,12 +132,13 @@ async def test_messages_survive_a_killed_broker_in_the_ladder(private_rabbitmq, 
     due = {}
     async with connect(broker.url) as door:
         await apply(derive("shop", {"default": QueueNeeds()}, facts), door)
+        broker.settle()
         for number in range(50):
             due[number] = await send(door, ladder, "default", 1 + number / 10, number)
     broker.kill9()
     broker.start()
     async with connect(broker.url) as door, arrivals(door, "default") as arrived:
-        await until(lambda: len(arrived) == len(due), deadline=60)
+        await until(lambda: len(arrived) == len(due), deadline=RETRIED)
     assert all(arrived[number] >= moment - 0.001 for number, moment in due.items())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -26,10 +27,12 @@ from amqflow.abc import (
     Verdict,
 )
 from amqflow.errors import EncodeError, StoreUnavailable, Unroutable
-from amqflow.results.memory import MemoryStore
+from amqflow.results.embedded import EmbeddedStore, methods
+from amqflow.results.memory import MemoryStore, Records
 from amqflow.results.redis import RedisStore
 from amqflow.results.rpc import RpcStore
 from tests.servers.wait import until
+from tests.stores.serving import served
 
 
 class Loopback:
@@ -51,17 +54,22 @@ class Loopback:
         return name
 
 
-@pytest.fixture(params=["memory", "redis", "rpc"])
-async def store(request):
-    if request.param == "memory":
-        made = MemoryStore()
-    elif request.param == "redis":
-        made = RedisStore(request.getfixturevalue("redis_url"))
-    else:
-        made = RpcStore(Loopback())
-    await made.open()
-    yield made
-    await made.close()
+@pytest.fixture(params=["memory", "redis", "rpc", "embedded"])
+async def store(request, tmp_path, monkeypatch):
+    async with AsyncExitStack() as around:
+        if request.param == "memory":
+            made = MemoryStore()
+        elif request.param == "redis":
+            made = RedisStore(request.getfixturevalue("redis_url"))
+        elif request.param == "embedded":
+            server = served(methods(Records()), tmp_path, monkeypatch)
+            entry = await around.enter_async_context(server)
+            made = EmbeddedStore(entry.name)
+        else:
+            made = RpcStore(Loopback())
+        await made.open()
+        around.push_async_callback(made.close)
+        yield made
 
 
 @pytest.fixture
@@ -72,7 +80,7 @@ def fenced(store):
     return store
 
 
-FENCED = pytest.mark.parametrize("store", ["memory", "redis"], indirect=True)
+FENCED = pytest.mark.parametrize("store", ["memory", "redis", "embedded"], indirect=True)
 
 
 def new_id():
@@ -144,6 +152,25 @@ async def test_a_result_comes_back_as_it_was(store, value):
     seen = await store.wait(task_id, 5)
     assert (seen.state, seen.result) == (SUCCESS, value)
     assert (await store.get(task_id)).result == value
+
+
+async def test_many_are_read_at_once_in_order(store):
+    ids = [new_id() for _ in range(5)]
+    for task_id in ids[:4]:
+        await run(store, task_id, [2**80, task_id])
+    claim = await begin(store, ids[4])
+    info = ExceptionInfo("KeyError", "builtins", ("a",), "'a'")
+    await finish(store, Outcome(ids[4], FAILURE, exception=info), claim.fence)
+    for task_id in ids:
+        await store.wait(task_id, 5)
+    asked = [ids[3], new_id(), ids[4], ids[0], ids[0]]
+    seen = await store.get_many(asked)
+    assert seen[1] is None
+    assert [one.id for one in seen if one is not None] == [ids[3], ids[4], ids[0], ids[0]]
+    assert [one.state for one in seen if one is not None] == [SUCCESS, FAILURE, SUCCESS, SUCCESS]
+    assert seen[0].result == [2**80, ids[3]]
+    assert (seen[2].exception.type, seen[2].exception.args) == ("KeyError", ("a",))
+    assert await store.get_many([]) == []
 
 
 async def test_children_place_and_time_come_back(store):
@@ -296,6 +323,7 @@ async def test_a_redelivery_without_an_outcome_runs_and_fences_the_earlier_owner
     assert (second.verdict, second.fence) == (Verdict.RUN, first.fence + 1)
     late = await finish(fenced, Outcome(task_id, SUCCESS, "late"), first.fence)
     assert late.refused
+    assert late.contested, "who holds the fence may be dead"
     assert await fenced.get(task_id) is None
     assert await fenced.renew([(attempt(task_id), first.fence)]) == [False]
     assert await fenced.renew([(attempt(task_id), second.fence)]) == [True]
@@ -392,6 +420,22 @@ async def test_a_higher_epoch_reopens_and_a_lower_one_is_refused(fenced):
 
 
 @FENCED
+async def test_a_saved_group_is_loaded_until_it_is_dropped(fenced):
+    group, other = new_id(), new_id()
+    members = [[group, None], [[["a", None], None], [["b", [["p", None], None]], None]]]
+    assert await fenced.load_group(group) is None
+    await fenced.save_group(group, members)
+    await fenced.save_group(other, [[other, None], []])
+    assert await fenced.load_group(group) == members
+    await fenced.save_group(group, [[group, None], []])
+    assert await fenced.load_group(group) == [[group, None], []], "the last word stands"
+    await fenced.save_group(group, None)
+    assert await fenced.load_group(group) is None
+    assert await fenced.load_group(other) == [[other, None], []]
+    await fenced.save_group(group, None)
+
+
+@FENCED
 async def test_once_is_busy_while_another_owner_lives(fenced):
     task_id = new_id()
     first = await begin(fenced, task_id, once=True, lease=30)
@@ -403,9 +447,9 @@ async def test_once_is_busy_while_another_owner_lives(fenced):
 @FENCED
 async def test_once_runs_after_the_lease_and_is_kept_by_renewing(fenced):
     task_id = new_id()
-    mine = attempt(task_id, once=True, lease=0.3)
+    mine = attempt(task_id, once=True, lease=1.0)
     (claim,) = await fenced.begin([mine])
-    end = time.monotonic() + 0.6
+    end = time.monotonic() + 1.5
     while time.monotonic() < end:
         assert await fenced.renew([(mine, claim.fence)]) == [True]
         assert (await begin(fenced, task_id, once=True, owner="w2")).verdict is Verdict.BUSY

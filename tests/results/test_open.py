@@ -43,7 +43,7 @@ async def test_redis_urls(url):
 
 async def test_a_query_option_wins_over_the_deadline():
     store = opened("redis://localhost/0?socket_timeout=2")
-    assert store._client._options["socket_timeout"] == 2
+    assert store._client._deadline == 2
 
 
 @pytest.mark.parametrize(

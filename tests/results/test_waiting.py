@@ -81,16 +81,41 @@ async def test_no_end_is_missed_between_reading_and_subscribing(redis_url, store
     await writer.close()
 
 
-async def test_the_last_waiter_of_an_id_ends_its_subscription(store, client):
+async def test_what_nobody_waits_for_is_left_in_a_quiet_moment(redis_url, client):
+    own = RedisClient(redis_url)
+    waiting = Waiting(own, prefix="celery-task-meta-", quiet=0.2)
     task_id = str(uuid.uuid4())
-    waiting = [asyncio.create_task(store.wait(task_id, 60)) for _ in range(2)]
+    first, second = [asyncio.create_task(waiting.wait(task_id, 60)) for _ in range(2)]
     await until(lambda: listeners(client, [task_id]) == 1)
-    waiting[0].cancel()
-    await asyncio.wait(waiting[:1])
-    await asyncio.sleep(0.05)
+    first.cancel()
+    await asyncio.wait([first])
+    await asyncio.sleep(0.5)
     assert listeners(client, [task_id]) == 1
-    waiting[1].cancel()
+    second.cancel()
     await until(lambda: listeners(client, [task_id]) == 0)
+    await waiting.close()
+    await own.close()
+
+
+async def test_many_that_nobody_waits_for_are_left_at_once(store, client):
+    ids = [str(uuid.uuid4()) for _ in range(300)]
+    waiting = [asyncio.create_task(store.wait(each, 60)) for each in ids]
+    await until(lambda: listeners(client, ids) == 300)
+    for one in waiting:
+        one.cancel()
+    await until(lambda: listeners(client, ids) < 200)
+
+
+async def test_one_that_is_waited_for_again_while_its_channel_stands_reads_what_came_between(
+    redis_url, store
+):
+    task_id = str(uuid.uuid4())
+    with pytest.raises(TimeoutError):
+        await store.wait(task_id, 0.2)
+    writer = RedisStore(redis_url)
+    await writer.finish([Finish(Outcome(task_id, SUCCESS, 7), 0)])
+    assert (await store.wait(task_id, 30)).result == 7
+    await writer.close()
 
 
 async def test_an_id_that_is_waited_for_again_at_once(store, client):
@@ -103,6 +128,25 @@ async def test_an_id_that_is_waited_for_again_at_once(store, client):
     await until(lambda: listeners(client, [task_id]) == 1)
     await store.finish([Finish(Outcome(task_id, SUCCESS, 1), 0)])
     assert (await waiting).result == 1
+
+
+async def test_who_comes_when_the_end_was_just_pushed_to_another_gets_it_too(store, client):
+    """The subscription stands, the key was read, the message is gone: it is read again."""
+    task_id = str(uuid.uuid4())
+    late = []
+
+    class First(asyncio.Future):
+        def set_result(self, outcome):
+            super().set_result(outcome)
+            late.append(asyncio.ensure_future(store.wait(task_id, 5)))
+
+    first = First()
+    waiting = asyncio.create_task(store.wait(task_id, 30))
+    await until(lambda: listeners(client, [task_id]) == 1)
+    store._waiting._waiters[task_id].add(first)
+    await store.finish([Finish(Outcome(task_id, SUCCESS, 1), 0)])
+    assert (await waiting).result == (await first).result == 1
+    assert (await late[0]).result == 1
 
 
 async def test_waits_again_after_close(store):

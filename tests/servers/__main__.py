@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         environment = os.environ | {
             "AMQFLOW_BROKER": broker.url,
+            "AMQFLOW_MANAGEMENT_URL": broker.management_url,
             "AMQFLOW_BACKEND": store.db_url(0),
         }
         return _run(argv[2:], environment)

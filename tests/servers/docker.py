@@ -15,7 +15,7 @@ from docker.errors import DockerException
 from testcontainers.core.container import DockerContainer
 
 from tests.servers.process import free_port
-from tests.servers.rabbitmq import START_DEADLINE, Broker, server_properties
+from tests.servers.rabbitmq import START_DEADLINE, WRITE_NOW, Broker, server_properties
 from tests.servers.redis import RedisStore
 from tests.servers.wait import until_sync
 
@@ -144,10 +144,14 @@ class RabbitMQContainer(Broker):
         self._container.wrapped.remove(force=True, v=True)
         self._folder.cleanup()
 
-    def ctl(self, *args: str, deadline: float = 30) -> str:
+    def ctl(self, *args: str, deadline: float = 90) -> str:
         """Run `rabbitmqctl` in the container and return what it prints."""
         self.ctl_used = True
         return self._container.exec("timeout", f"{deadline:g}", "rabbitmqctl", "--quiet", *args)
+
+    def settle(self) -> None:
+        """Let RabbitMQ write what it writes late."""
+        self._container.exec("rabbitmqctl", "--quiet", "eval", WRITE_NOW)
 
 
 class RedisContainer(RedisStore):

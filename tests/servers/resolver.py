@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from tests.servers import docker
+from tests.servers.embedded import EmbeddedBroker
 from tests.servers.rabbitmq import Broker, RabbitMQ
 from tests.servers.redis import RedisServer, RedisStore
 
 AMQP_URL = "AMQFLOW_TEST_AMQP_URL"
 MANAGEMENT_URL = "AMQFLOW_TEST_MANAGEMENT_URL"
 REDIS_URL = "AMQFLOW_TEST_REDIS_URL"
+#: Set to "embedded", the tests run on amqflow's own broker.
+BROKER = "AMQFLOW_TEST_BROKER"
 
-PrivateRabbitMQ = RabbitMQ | docker.RabbitMQContainer
+PrivateRabbitMQ = RabbitMQ | docker.RabbitMQContainer | EmbeddedBroker
 PrivateRedis = RedisServer | docker.RedisContainer
 
 
@@ -35,6 +38,8 @@ def shared_redis() -> RedisStore:
 
 def private_rabbitmq(conf: Mapping[str, str] | None = None) -> PrivateRabbitMQ:
     """Start a broker that may be killed; whoever asks for it closes it."""
+    if os.environ.get(BROKER) == "embedded":
+        return _started(EmbeddedBroker(conf))
     make = docker.RabbitMQContainer if docker.engine_answers() else RabbitMQ
     return _started(make(conf=conf))
 

@@ -21,7 +21,9 @@ from amqflow import (
     TimeLimitExceeded,
     Unroutable,
 )
-from amqflow.errors import NoResultStore, UnknownTask
+from amqflow.errors import NoResultStore, PublishTimeout, UnknownTask
+from tests.applications import Bench
+from tests.servers.toxic import TcpProxy
 from tests.servers.wait import until
 
 
@@ -143,6 +145,65 @@ async def test_self_retry_may_change_the_arguments(bench):
         assert await (await walk.adelay(1)).aget(timeout=15) == 3
 
 
+async def test_a_delayed_call_waits_for_a_broker_that_is_away_as_another_one_does(
+    bench, amqp_url, redis_url
+):
+    async with TcpProxy(amqp_url) as proxy:
+        app = AmqFlow("spine", broker=proxy.url, backend=redis_url)
+        async with bench.working():
+            pass  # declares what is missing
+        proxy.refuse()
+        sending = asyncio.create_task(app.asend_task("t", countdown=60))
+        await asyncio.sleep(0.3)
+        assert not sending.done()
+        await proxy.listen()
+        assert (await sending).id
+        proxy.refuse()
+        proxy.drop_connections()
+        with pytest.raises(PublishTimeout, match=r"within 0\.2 s"):
+            await app.asend_task("t", queue="other", countdown=60, timeout=0.2)
+        await app.aclose()
+
+
+async def test_an_autoretry_goes_by_its_retry_kwargs(bench):
+    seen = []
+
+    @bench.app.task(
+        bind=True,
+        name="t",
+        autoretry_for=(OSError,),
+        retry_kwargs={"max_retries": 1, "countdown": 0, "priority": 7, "time_limit": 9},
+    )
+    def task(self):
+        info = self.request.delivery_info
+        seen.append((info["priority"], self.request.timelimit[0]))
+        raise OSError
+
+    async with bench.working():
+        with pytest.raises(OSError):
+            await (await task.adelay()).aget(10)
+    assert seen == [(None, None), (7, 9)]
+
+
+async def test_replies_come_again_after_the_reply_queue_has_expired(amqp_url, monkeypatch):
+    """As it does where the caller was away for longer than its five minutes."""
+    monkeypatch.setattr("amqflow.app.KEEP_REPLIES", 0.1)
+    app = AmqFlow("spine", broker=amqp_url, backend="rpc://")
+
+    @app.task(name="t")
+    def task(x: int) -> int:
+        return x
+
+    async with Bench(app).working():
+        assert await (await task.adelay(1)).aget(10) == 1
+        runtime = app.runtime()
+        await runtime.transport.delete_queue(runtime.store.reply_to)
+        await until(lambda: not runtime._replies._consumer.active)
+        await until(lambda: runtime._replies._consumer.active, deadline=20)
+        assert await (await task.adelay(2)).aget(10) == 2
+    await app.aclose()
+
+
 async def test_countdown_is_never_early(bench):
     @bench.app.task
     def now():
@@ -224,9 +285,7 @@ async def test_links_and_errbacks_run_once_with_what_they_need(bench):
 
     @bench.app.task
     def sorry(request, error, trace):
-        seen.append(
-            (request["task"].rpartition(".")[2], error["exc_message"], "ValueError" in trace)
-        )
+        seen.append((request.task.rpartition(".")[2], str(error), "ValueError" in trace))
 
     async with bench.working():
         await add.aapply_async((1, 2), link=[note.s(), add.s(10)])
@@ -407,8 +466,6 @@ async def test_rpc_results_come_back_as_messages(amqp_url):
     def add(x: int, y: int) -> int:
         return x + y
 
-    from tests.applications import Bench
-
     async with Bench(app).working():
         results = await asyncio.gather(*(add.adelay(i, i) for i in range(50)))
         values = await asyncio.gather(*(result.aget(timeout=10) for result in results))
@@ -453,3 +510,16 @@ async def test_stopping_hands_back_what_has_not_started(bench, runs):
     async with bench.working(slots=1):
         assert [await result.aget(timeout=10) for result in results] == [0, 1, 2, 3]
     assert max(runs.values()) == 1
+
+
+async def test_a_delayed_call_to_a_queue_that_is_not_there_raises_as_an_undelayed_one(bench):
+    @bench.app.task
+    def task(): ...
+
+    async with bench.working():
+        with pytest.raises(Unroutable, match="queue 'typo'"):
+            await task.aapply_async((), queue="typo")
+        with pytest.raises(Unroutable, match="queue 'typo'"):
+            await task.aapply_async((), queue="typo", countdown=0.5)
+        await task.aapply_async((), countdown=600)
+        assert await bench.count("amqflow.undelivered") == 0

@@ -80,3 +80,33 @@ async def test_closed_and_used_again(client):
 )
 def test_a_url_is_shown_without_its_secrets(url, shown):
     assert redact(url) == shown
+
+
+@pytest.mark.parametrize("turns", range(25))
+async def test_a_call_cancelled_wherever_it_stands_ends(redis_url, turns):
+    """From connecting to reading: no turn of the loop loses the cancellation."""
+    client = RedisClient(redis_url)
+    call = asyncio.create_task(client.command("BLPOP", "never", "30"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert not call.done()
+    call.cancel()
+    done, _ = await asyncio.wait([call], timeout=2)
+    assert done == {call}
+    assert call.cancelled()
+    await client.close()
+
+
+async def test_a_callers_own_time_out_is_its_own(client):
+    with pytest.raises(TimeoutError) as raised:
+        async with asyncio.timeout(0.05):
+            await client.command("BLPOP", "never", "30")
+    assert not isinstance(raised.value, StoreError)
+
+
+async def test_an_exchange_has_a_deadline(redis_url):
+    client = RedisClient(redis_url, deadline=0.1)
+    with pytest.raises(StoreUnavailable, match=r"no answer within 0\.1 s"):
+        await client.command("BLPOP", "never", "30")
+    assert await client.command("PING") == b"PONG"
+    await client.close()

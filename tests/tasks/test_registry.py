@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+from amqflow.current import Applications
 from amqflow.errors import ConfigurationError, TaskAlreadyRegistered, UnknownTask
 from amqflow.tasks import Task, shared_task, task_name
 from amqflow.tasks.registry import SharedTasks
@@ -23,7 +24,7 @@ def app():
 @pytest.fixture(autouse=True)
 def own_shared_tasks(monkeypatch):
     """Keep the process's shared tasks out of these tests, and theirs out of others."""
-    monkeypatch.setattr("amqflow.tasks.registry.shared", own := SharedTasks())
+    monkeypatch.setattr("amqflow.tasks.registry.shared", own := SharedTasks(Applications()))
     monkeypatch.setattr("amqflow.tasks.decorator.shared", own)
     return own
 

@@ -185,6 +185,11 @@ def test_retry_raises_with_time_and_cause(send):
     assert caught.value.when == moment.timestamp()
 
 
+def test_a_retry_goes_to_a_queue_and_says_so(send):
+    with inside(send), pytest.raises(ConfigurationError, match="give queue=, not exchange"):
+        send.retry(exchange="shop")
+
+
 def test_a_retry_by_hand_takes_the_default_delay_as_in_celery(app):
     @app.task(bind=True, autoretry_for=(OSError,), retry_backoff=2, default_retry_delay=5)
     def task(self): ...

@@ -69,9 +69,19 @@ def test_suspects_dead_letter_to_the_home_of_their_queue():
     assert (binding.source, binding.routing_key) == ("amqflow.shop.dead", "email")
 
 
+def test_the_application_gets_a_copy_of_what_the_broker_drops():
+    copies = [b for b in shop().bindings if b.destination == "amqflow.shop.dropped"]
+    keys = {b.routing_key for b in copies if b.source == "amqflow.shop.dead"}
+    assert keys == {"default", "email"}
+
+
+#: The queues an application has besides its tasks'.
+OWN = ("completions", "dropped", "forward")
+
+
 def test_every_delayed_destination_has_its_way_out_of_the_ladder():
     out = {b.destination for b in shop().bindings_by_source["amqflow.delay.exit"]}
-    assert out == {"default", "email", "amqflow.shop.completions", "amqflow.shop.forward"}
+    assert out == {"default", "email", *(f"amqflow.shop.{own}" for own in OWN)}
 
 
 @pytest.mark.parametrize("facts", [OLD, NEW, STRICT])
@@ -99,7 +109,7 @@ def test_every_part_says_what_it_is_for():
 def test_two_applications_share_what_belongs_to_the_vhost():
     other = derive("mail", {"letters": QueueNeeds()}, OLD)
     both = shop().merge(other)
-    assert len(both.queues) == len(shop().queues) + 3 + 2
+    assert len(both.queues) == len(shop().queues) + 3 + len(OWN)
     with pytest.raises(TopologyError, match=r"amqflow\.delay\.0.*message_ttl: 0\.1 and 0\.5"):
         shop().merge(derive("mail", {}, OLD, resolution=0.5))
 

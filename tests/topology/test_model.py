@@ -72,6 +72,7 @@ def test_a_stream_keeps_its_age_in_the_brokers_text():
         (lambda: Queue("q", QueueType.CLASSIC, max_priority=0), "max_priority is 0"),
         (lambda: Queue("q", message_ttl=-1), "cannot be negative"),
         (lambda: Queue("q", expires=0), "1 ms or more"),
+        (lambda: Queue("q", message_ttl=315_360_001), "at most 3650 days"),
         (lambda: Queue("q", dead_letter=DeadLetter("d", at_least_once=True)), "reject-publish"),
         (
             lambda: Queue(

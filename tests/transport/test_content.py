@@ -45,7 +45,7 @@ def frames_of(data):
 
 @given(envelopes)
 def test_what_is_written_reads_back_the_same_both_ways(envelope):
-    frames = list(frames_of(write_content(envelope, 3, 100)))
+    frames = list(frames_of(write_content(envelope, 3, 4088)))
     header_bytes, header = frames[0]
     size, read = read_header(header_bytes)
     assert size == len(envelope.body) == header.body_size

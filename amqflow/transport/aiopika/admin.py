@@ -6,13 +6,16 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from amqflow.transport.aiopika.faults import translated
-from amqflow.transport.seam import CALL_TIMEOUT, QueueCounts
+from amqflow.transport.aiopika import methods
+from amqflow.transport.aiopika.calls import call
+from amqflow.transport.aiopika.faults import closed, translated
+from amqflow.transport.names import check_name
+from amqflow.transport.seam import QueueCounts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from aiormq.abc import AbstractChannel
+    from aiormq.channel import Channel
 
     from amqflow.transport.aiopika.link import Link
 
@@ -24,24 +27,28 @@ class AioPikaAdmin:
     """See :class:`amqflow.transport.seam.Admin`."""
 
     def __init__(self, link: Link) -> None:
-        """Ask over ``link``."""
+        """Ask over ``link``, which nothing else may use: some refusals close the connection."""
         self._link = link
-        self._idle: list[AbstractChannel] = []
+        self._idle: list[Channel] = []
         self._slots = asyncio.Semaphore(CHANNELS)
 
     @asynccontextmanager
-    async def _channel(self, doing: str) -> AsyncIterator[AbstractChannel]:
+    async def _channel(self, doing: str) -> AsyncIterator[Channel]:
         async with self._slots:
-            channel: AbstractChannel | None = None
+            channel: Channel | None = None
             while self._idle and channel is None:
                 candidate = self._idle.pop()
                 channel = None if candidate.is_closed else candidate
             if channel is None:
                 channel = await self._link.channel()
-            with translated(doing):
-                yield channel
-            if not channel.is_closed:
-                self._idle.append(channel)
+            try:
+                with translated(doing):
+                    yield channel
+            except BaseException:
+                # Refused, timed out or never sent: it is not known to be usable.
+                await closed(channel)
+                raise
+            self._idle.append(channel)
 
     async def declare_exchange(
         self,
@@ -55,17 +62,19 @@ class AioPikaAdmin:
         passive: bool = False,
     ) -> None:
         """Declare an exchange, or ask whether it exists."""
+        check_name(name, "exchange name")
+        check_name(type, "exchange type")
         async with self._channel(f"declaring exchange {name!r}") as channel:
-            await channel.exchange_declare(
-                name,
+            method = methods.ExchangeDeclare(
+                exchange=name,
                 exchange_type=type,
                 durable=durable,
                 auto_delete=auto_delete,
                 internal=internal,
                 passive=passive,
                 arguments=dict(arguments or {}),
-                timeout=CALL_TIMEOUT,
             )
+            await call(channel, method)
 
     async def declare_queue(
         self,
@@ -78,16 +87,17 @@ class AioPikaAdmin:
         passive: bool = False,
     ) -> QueueCounts:
         """Declare a queue, or ask for its counts."""
+        check_name(name, "queue name")
         async with self._channel(f"declaring queue {name!r}") as channel:
-            answer = await channel.queue_declare(
-                name,
+            method = methods.QueueDeclare(
+                queue=name,
                 durable=durable,
                 exclusive=exclusive,
                 auto_delete=auto_delete,
                 passive=passive,
                 arguments=dict(arguments or {}),
-                timeout=CALL_TIMEOUT,
             )
+            answer = await call(channel, method)
         return QueueCounts(
             str(answer.queue), int(answer.message_count or 0), int(answer.consumer_count or 0)
         )
@@ -100,14 +110,33 @@ class AioPikaAdmin:
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Bind a queue to an exchange."""
+        _check_binding(queue, exchange, routing_key)
         async with self._channel(f"binding queue {queue!r} to {exchange!r}") as channel:
-            await channel.queue_bind(
-                queue,
-                exchange,
-                routing_key,
+            method = methods.QueueBind(
+                queue=queue,
+                exchange=exchange,
+                routing_key=routing_key,
                 arguments=dict(arguments or {}),
-                timeout=CALL_TIMEOUT,
             )
+            await call(channel, method)
+
+    async def unbind_queue(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a binding of a queue away."""
+        _check_binding(queue, exchange, routing_key)
+        async with self._channel(f"unbinding queue {queue!r} from {exchange!r}") as channel:
+            method = methods.QueueUnbind(
+                queue=queue,
+                exchange=exchange,
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
+            )
+            await call(channel, method)
 
     async def bind_exchange(
         self,
@@ -117,28 +146,61 @@ class AioPikaAdmin:
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Bind an exchange to another one."""
+        _check_binding("", source, routing_key, destination)
         async with self._channel(f"binding exchange {destination!r} to {source!r}") as channel:
-            await channel.exchange_bind(
-                destination,
-                source,
-                routing_key,
+            method = methods.ExchangeBind(
+                destination=destination,
+                source=source,
+                routing_key=routing_key,
                 arguments=dict(arguments or {}),
-                timeout=CALL_TIMEOUT,
             )
+            await call(channel, method)
 
-    async def delete_queue(self, name: str) -> int:
+    async def unbind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take a binding between two exchanges away."""
+        _check_binding("", source, routing_key, destination)
+        async with self._channel(f"unbinding exchange {destination!r} from {source!r}") as channel:
+            method = methods.ExchangeUnbind(
+                destination=destination,
+                source=source,
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
+            )
+            await call(channel, method)
+
+    async def delete_queue(
+        self, name: str, *, if_empty: bool = False, if_unused: bool = False
+    ) -> int:
         """Delete a queue; returns how many messages went with it."""
+        check_name(name, "queue name")
         async with self._channel(f"deleting queue {name!r}") as channel:
-            answer = await channel.queue_delete(name, timeout=CALL_TIMEOUT)
+            method = methods.QueueDelete(queue=name, if_empty=if_empty, if_unused=if_unused)
+            answer = await call(channel, method)
         return int(answer.message_count or 0)
 
-    async def delete_exchange(self, name: str) -> None:
+    async def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
         """Delete an exchange."""
+        check_name(name, "exchange name")
         async with self._channel(f"deleting exchange {name!r}") as channel:
-            await channel.exchange_delete(name, timeout=CALL_TIMEOUT)
+            method = methods.ExchangeDelete(exchange=name, if_unused=if_unused)
+            await call(channel, method)
 
     async def purge_queue(self, name: str) -> int:
         """Drop the ready messages of a queue; returns how many."""
+        check_name(name, "queue name")
         async with self._channel(f"purging queue {name!r}") as channel:
-            answer = await channel.queue_purge(name, timeout=CALL_TIMEOUT)
+            answer = await call(channel, methods.QueuePurge(queue=name))
         return int(answer.message_count or 0)
+
+
+def _check_binding(queue: str, exchange: str, routing_key: str, destination: str = "") -> None:
+    check_name(queue, "queue name")
+    check_name(exchange, "exchange name")
+    check_name(destination, "exchange name")
+    check_name(routing_key, "routing key")

@@ -12,18 +12,20 @@ from amqflow.backoff import Backoff
 from amqflow.errors import AmqflowError, BrokerUnavailable, ChannelLost
 from amqflow.logs import get_logger
 from amqflow.transport.acks import AckBatch
-from amqflow.transport.aiopika.faults import translated
+from amqflow.transport.aiopika import methods
+from amqflow.transport.aiopika.calls import call
+from amqflow.transport.aiopika.faults import closed, translate, translated
 from amqflow.transport.aiopika.frames import FrameWriter
 from amqflow.transport.aiopika.stream import Tap
-from amqflow.transport.seam import CALL_TIMEOUT, Delivery
+from amqflow.transport.names import check_name
+from amqflow.transport.seam import CLOSE_TIMEOUT, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aiormq.abc import AbstractChannel
+    from aiormq.channel import Channel
 
     from amqflow.protocol import Envelope
-    from amqflow.transport.aiopika.admin import AioPikaAdmin
     from amqflow.transport.aiopika.link import Link
 
 log = get_logger("amqflow.transport")
@@ -31,48 +33,99 @@ log = get_logger("amqflow.transport")
 #: Seconds between proofs that the broker still counts us among the queue's consumers.
 PROOF_INTERVAL: Final = 30.0
 
+#: What RabbitMQ says when it has waited longer than its consumer_timeout for an ack.
+_ACK_TIMED_OUT = "delivery acknowledgement on channel"
+
 
 class _Session:
     """One channel's life: its outstanding tags (one generation of them) and its subscription."""
 
     def __init__(
         self,
-        channel: AbstractChannel,
+        channel: Channel,
         queue: str,
         on_delivery: Callable[[Delivery], None],
         on_cancel: Callable[[], None],
+        on_settled: Callable[[], None],
     ) -> None:
         self.channel = channel
         self.tag: str | None = None
         self._queue = queue
         self._number = channel.number
         self._on_delivery = on_delivery
+        self._on_settled = on_settled
+        self._open = True
         self._batch = AckBatch()
         self.writer = FrameWriter(channel)
         self.writer.collect = self._acks
-        self.tap = Tap(on_deliver=self._on_deliver)
+        self.tap = Tap(on_deliver=self._on_deliver, on_close=self._end)
         channel.on_consumer_cancel_callbacks.add(lambda _: on_cancel())
-        channel.closing.add_done_callback(lambda _: self.writer.close())
+        channel.closing.add_done_callback(lambda _: self._end())
 
     @property
     def live(self) -> bool:
-        return not self.channel.is_closed
+        return self._open and not self.channel.is_closed
+
+    @property
+    def unsettled(self) -> int:
+        return len(self._batch)
+
+    def _end(self) -> None:
+        """Write nothing more: a frame on a closed channel closes the connection (504)."""
+        self._open = False
+        self.writer.close()
+
+    async def close(self) -> None:
+        """Flush what was settled, then close the channel."""
+        await self.writer.drain()
+        self._end()
+        await closed(self.channel)
+
+    async def subscribe(self, *, exclusive: bool, arguments: Mapping[str, Any] | None) -> None:
+        tag = f"amqflow.{self._number}"
+        # aiormq answers a cancel by the broker only for consumers it knows (RabbitMQ 4.3).
+        self.channel.consumers[tag] = _unused
+        method = methods.BasicConsume(
+            queue=self._queue,
+            consumer_tag=tag,
+            exclusive=exclusive,
+            arguments=dict(arguments) if arguments else None,
+        )
+        await call(self.channel, method)
+        self.tag = tag
+
+    async def unsubscribe(self) -> None:
+        tag, self.tag = self.tag, None
+        if tag is not None:
+            await call(self.channel, commands.Basic.Cancel(consumer_tag=tag))
+
+    async def counted(self) -> bool:
+        """Whether the broker counts a consumer on the queue; asked on the consumer's channel."""
+        method = methods.QueueDeclare(queue=self._queue, passive=True)
+        with translated(f"asking for the consumers of queue {self._queue!r}"):
+            answer = await call(self.channel, method)
+        return bool(answer.consumer_count)
 
     def _on_deliver(
         self, tag: int, redelivered: bool, exchange: str, routing_key: str, envelope: Envelope
     ) -> None:
+        if not self._open:
+            return  # the channel is closing: the broker takes it back
         self._batch.delivered(tag)
-        self._on_delivery(
-            Delivery(
-                self,
-                tag,
-                envelope,
-                queue=self._queue,
-                exchange=exchange,
-                routing_key=routing_key,
-                redelivered=redelivered,
-            )
+        delivery = Delivery(
+            self,
+            tag,
+            envelope,
+            queue=self._queue,
+            exchange=exchange,
+            routing_key=routing_key,
+            redelivered=redelivered,
         )
+        try:
+            self._on_delivery(delivery)
+        except Exception:
+            # Raised on, it would close the connection, and the redelivery the next one.
+            log.exception("taking a delivery failed, it stays unsettled", queue=self._queue)
 
     def ack(self, tag: int) -> None:
         if self.live and self._batch.ack(tag):
@@ -84,12 +137,15 @@ class _Session:
             self.writer.write(pamqp.frame.marshal(frame, self._number))
 
     def _acks(self) -> bytes:
-        return b"".join(
+        frames = [
             pamqp.frame.marshal(
                 commands.Basic.Ack(delivery_tag=tag, multiple=multiple), self._number
             )
             for tag, multiple in self._batch.take()
-        )
+        ]
+        if self.tag is None:
+            self._on_settled()
+        return b"".join(frames)
 
 
 class AioPikaConsumer:
@@ -98,7 +154,6 @@ class AioPikaConsumer:
     def __init__(
         self,
         link: Link,
-        admin: AioPikaAdmin,
         queue: str,
         on_delivery: Callable[[Delivery], None],
         *,
@@ -107,19 +162,20 @@ class AioPikaConsumer:
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Start to subscribe at once, in the running loop."""
+        check_name(queue, "queue name")
         self._link = link
-        self._admin = admin
         self._queue = queue
         self._on_delivery = on_delivery
         self._prefetch = prefetch
         self._exclusive = exclusive
-        self._arguments = dict(arguments) if arguments else None
+        self._arguments = arguments
         self._active = asyncio.Event()
         self._wake = asyncio.Event()
         self._wanted = True
         self._closing = False
         self._session: _Session | None = None
         self._changing = asyncio.Lock()
+        self._reopening: asyncio.Task[None] | None = None
         self.problem: str | None = "not subscribed yet"
         self._task = asyncio.get_running_loop().create_task(self._supervise())
 
@@ -146,7 +202,8 @@ class AioPikaConsumer:
         backoff = Backoff(first=0.05, most=5.0)
         while not self._closing:
             try:
-                await self._serve(backoff)
+                with translated(f"consuming queue {self._queue!r}"):
+                    await self._serve(backoff)
             except AmqflowError as error:
                 self._lost(str(error))
             if not self._closing:
@@ -155,12 +212,10 @@ class AioPikaConsumer:
     async def _serve(self, backoff: Backoff) -> None:
         """Open a channel, subscribe, and stay until it is lost."""
         session = await self._link.tapped_channel(self._make_session)
-        channel = session.channel
+        closing = session.channel.closing
         self._session = session
-        closing = channel.closing
         try:
-            with translated(f"consuming queue {self._queue!r}"):
-                await channel.basic_qos(prefetch_count=self._prefetch, timeout=CALL_TIMEOUT)
+            await call(session.channel, commands.Basic.Qos(prefetch_count=self._prefetch))
             await self._apply(session)
             backoff.reset()
             while not closing.done() and not self._closing:
@@ -169,21 +224,35 @@ class AioPikaConsumer:
                 if closing.done() or self._closing:
                     break
                 await self._apply(session)
-                if self.active and not await self._proved():
+                if self.active and not await session.counted():
                     message = "the broker does not count this consumer any more"
                     raise ChannelLost(message)
         finally:
             self._active.clear()
             if not self._closing and session.live:
                 # What is unsettled goes back to the queue; a half-open channel keeps nothing.
-                await channel.close()
+                await session.close()
         if not self._closing:
             error = None if closing.cancelled() else closing.exception()
-            message = f"consuming queue {self._queue!r}: {error or 'the channel closed'}"
-            raise ChannelLost(message)
+            raise self._reason(error)
 
-    def _make_session(self, channel: AbstractChannel) -> tuple[_Session, Tap]:
-        session = _Session(channel, self._queue, self._on_delivery, self._cancelled)
+    def _reason(self, error: BaseException | None) -> AmqflowError:
+        doing = f"consuming queue {self._queue!r}"
+        if error is None or isinstance(error, asyncio.CancelledError):
+            return ChannelLost(f"{doing}: the channel closed")
+        if _ACK_TIMED_OUT in str(error):
+            return ChannelLost(
+                f"{doing}: the broker closed the channel because a task took longer than its "
+                f"consumer_timeout, and delivers its message again ({error}); give the task a "
+                "time_limit below that, or raise consumer_timeout in rabbitmq.conf and in the "
+                "settings"
+            )
+        return translate(error, doing)
+
+    def _make_session(self, channel: Channel) -> tuple[_Session, Tap]:
+        session = _Session(
+            channel, self._queue, self._on_delivery, self._cancelled, self._on_settled
+        )
         return session, session.tap
 
     async def _next_event(self, closing: asyncio.Future[Any]) -> None:
@@ -198,25 +267,24 @@ class AioPikaConsumer:
     async def _apply(self, session: _Session) -> None:
         """Bring the subscription to what is wanted."""
         async with self._changing:
-            with translated(f"consuming queue {self._queue!r}"):
-                if self._wanted and session.tag is None:
-                    answer = await session.channel.basic_consume(
-                        self._queue,
-                        _unused,
-                        exclusive=self._exclusive,
-                        arguments=self._arguments,
-                        timeout=CALL_TIMEOUT,
-                    )
-                    session.tag = answer.consumer_tag
-                    if self.problem != "not subscribed yet":
-                        log.info("consuming again", queue=self._queue)
-                    self.problem = None
-                    self._active.set()
-                elif not self._wanted and session.tag is not None:
-                    tag, session.tag = session.tag, None
-                    self._active.clear()
-                    self.problem = "paused"
-                    await session.channel.basic_cancel(tag, timeout=CALL_TIMEOUT)
+            if self._wanted and session.tag is None:
+                if self._prefetch and session.unsettled >= self._prefetch:
+                    self.problem = f"{session.unsettled} deliveries from before are unsettled"
+                    return
+                await session.subscribe(exclusive=self._exclusive, arguments=self._arguments)
+                if self.problem != "not subscribed yet":
+                    log.info("consuming again", queue=self._queue)
+                self.problem = None
+                self._active.set()
+            elif not self._wanted and session.tag is not None:
+                self._active.clear()
+                self.problem = "paused"
+                await session.unsubscribe()
+
+    def _on_settled(self) -> None:
+        """Look again whether there is room to subscribe."""
+        if self._wanted:
+            self._wake.set()
 
     def _cancelled(self) -> None:
         """Note that the broker took the subscription away (the queue was deleted or moved)."""
@@ -225,12 +293,7 @@ class AioPikaConsumer:
             self._lost("the broker cancelled the consumer: the queue was deleted or moved")
             # A fresh channel, after the backoff; what it had delivered is still settled there
             # first, as far as it can be.
-            asyncio.get_running_loop().create_task(self._reopen(self._session))
-
-    async def _reopen(self, session: _Session) -> None:
-        await session.writer.drain()
-        if session.live:
-            await session.channel.close()
+            self._reopening = asyncio.get_running_loop().create_task(self._session.close())
 
     def _lost(self, problem: str) -> None:
         was = self._active.is_set() or self.problem in (None, "not subscribed yet")
@@ -239,10 +302,6 @@ class AioPikaConsumer:
         (log.warning if was else log.debug)(
             "not consuming, will try again", queue=self._queue, problem=problem
         )
-
-    async def _proved(self) -> bool:
-        counts = await self._admin.declare_queue(self._queue, passive=True)
-        return counts.consumers > 0
 
     async def pause(self) -> None:
         """Unsubscribe, keep the channel."""
@@ -257,7 +316,8 @@ class AioPikaConsumer:
         session = self._session
         if session is not None and session.live:
             try:
-                await self._apply(session)
+                with translated(f"consuming queue {self._queue!r}"):
+                    await self._apply(session)
             except AmqflowError as error:
                 log.debug("the supervisor will bring it about", error=str(error))
         self._wake.set()
@@ -269,15 +329,15 @@ class AioPikaConsumer:
         self._wake.set()
         session = self._session
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 if session is not None and session.live:
-                    if session.tag is not None:
-                        with translated("unsubscribing"):
-                            await session.channel.basic_cancel(session.tag, timeout=CALL_TIMEOUT)
-                    await session.writer.drain()
-                    await session.channel.close()
+                    with translated("unsubscribing"):
+                        await session.unsubscribe()
+                    await session.close()
         except (AmqflowError, TimeoutError) as error:
             log.debug("closing a consumer failed", queue=self._queue, error=str(error))
+        self._active.clear()
+        self.problem = "closed"
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

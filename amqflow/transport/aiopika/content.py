@@ -16,10 +16,14 @@ import pamqp.frame
 from pamqp import commands
 from pamqp.header import ContentHeader
 
+from amqflow.errors import EncodeError, MessageTooLarge
+from amqflow.logs import get_logger
 from amqflow.protocol import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = get_logger("amqflow.transport")
 
 _FRAME: Final = Struct(">BHL")
 _HEADER: Final = Struct(">HHQH")
@@ -49,6 +53,8 @@ _USER_ID: Final = 1 << 4
 _APP_ID: Final = 1 << 3
 _RARE: Final = 0b111  # cluster-id, and the bit that announces more flags
 
+#: Bytes of a header's name (AMQP 0-9-1, 4.2.5.5); pamqp cuts longer ones off without a word.
+_NAME_MAX: Final = 128
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 
@@ -62,13 +68,20 @@ class _Unusual(Exception):
 def read_header(frame: bytes) -> tuple[int, Envelope]:
     """Return the body's size and the properties of a whole content header frame.
 
-    The envelope's body is still empty.
+    The envelope's body is still empty. Properties that cannot be read (a text that is no UTF-8,
+    a date beyond the year 9999) are left out, all of them: the message must reach somebody who
+    can park it, and an error here would cost the connection, and the next one, for ever.
     """
     try:
         return _read_header(frame)
     except (_Unusual, StructError, IndexError, UnicodeDecodeError, OverflowError, ValueError):
+        pass
+    try:
         _, _, header = pamqp.frame.unmarshal(frame)
         return _translated(cast("ContentHeader", header))
+    except Exception as error:  # noqa: BLE001 - whatever bytes make pamqp raise
+        log.warning("the properties of a message cannot be read", error=str(error))
+        return _HEADER.unpack_from(frame, 7)[2], Envelope(b"", {}, None, None)
 
 
 def _read_header(frame: bytes) -> tuple[int, Envelope]:  # noqa: C901, PLR0912 - a list of fields
@@ -178,14 +191,25 @@ def write_content(envelope: Envelope, channel: int, body_max: int) -> bytes:
     Args:
         envelope: the message.
         channel: the channel's number.
-        body_max: bytes of one body frame's payload, ``frame_max`` less 8.
+        body_max: bytes of one frame's payload, ``frame_max`` less 8.
+
+    Raises:
+        EncodeError: a header or property is of a type, or a length, that AMQP has not.
+        MessageTooLarge: the properties do not fit a frame.
     """
     try:
         payload = _write_header(envelope)
         parts = [_FRAME.pack(_FRAME_HEADER, channel, len(payload)), payload, FRAME_END]
     except (_Unusual, StructError, ValueError):
-        header = ContentHeader(body_size=len(envelope.body), properties=_properties(envelope))
-        parts = [pamqp.frame.marshal(header, channel)]
+        payload = _marshalled(envelope, channel)
+        parts = [payload]
+    if len(payload) > body_max:
+        # A larger frame closes the connection under everybody's messages (tried on 3.10.8).
+        message = (
+            f"the message's properties take {len(payload)} bytes: the broker takes {body_max} in "
+            "a frame"
+        )
+        raise MessageTooLarge(message)
     body = envelope.body
     if len(body) <= body_max:
         if body:
@@ -195,6 +219,19 @@ def write_content(envelope: Envelope, channel: int, body_max: int) -> bytes:
             chunk = body[start : start + body_max]
             parts += (_FRAME.pack(_FRAME_BODY, channel, len(chunk)), chunk, FRAME_END)
     return b"".join(parts)
+
+
+def _marshalled(envelope: Envelope, channel: int) -> bytes:
+    for name in envelope.headers:
+        if len(name.encode()) > _NAME_MAX:
+            message = f"the header name {name[:40]!r}… is longer than {_NAME_MAX} bytes"
+            raise EncodeError(message)
+    header = ContentHeader(body_size=len(envelope.body), properties=_properties(envelope))
+    try:
+        return pamqp.frame.marshal(header, channel)
+    except (TypeError, ValueError, OverflowError, StructError) as error:
+        message = f"the message's properties cannot be written as AMQP: {error}"
+        raise EncodeError(message) from error
 
 
 def _write_header(envelope: Envelope) -> bytes:  # noqa: C901 - a list of fields

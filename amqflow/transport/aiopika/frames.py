@@ -65,7 +65,7 @@ class FrameWriter:
         """Wait until everything queued so far was handed to the connection's writer."""
         self._flush()
         if self._spill is not None:
-            await self._spill
+            await asyncio.gather(self._spill, return_exceptions=True)
 
     def close(self) -> None:
         """Drop what is queued: the channel is gone."""

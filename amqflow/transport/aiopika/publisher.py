@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import pamqp.frame
 from pamqp import commands
@@ -21,14 +21,18 @@ from amqflow.errors import (
     Unroutable,
 )
 from amqflow.logs import get_logger
+from amqflow.transport.aiopika import methods
+from amqflow.transport.aiopika.blame import blame
+from amqflow.transport.aiopika.calls import call
 from amqflow.transport.aiopika.content import write_content
-from amqflow.transport.aiopika.faults import translate, translated
+from amqflow.transport.aiopika.faults import closed, translate, translated, words
 from amqflow.transport.aiopika.frames import FrameWriter
 from amqflow.transport.aiopika.stream import Tap
-from amqflow.transport.seam import CALL_TIMEOUT
+from amqflow.transport.detour import Detours
+from amqflow.transport.names import check_name
+from amqflow.transport.seam import NACK_PATIENCE
 
 if TYPE_CHECKING:
-    from aiormq.abc import AbstractChannel
     from aiormq.channel import Channel
 
     from amqflow.protocol import Envelope
@@ -39,6 +43,10 @@ log = get_logger("amqflow.transport")
 #: Unconfirmed messages at one time; further publishes wait. It bounds memory while the broker
 #: is slow, and is far above what one connection keeps in flight at full speed.
 WINDOW: Final = 4096
+#: Bytes of unconfirmed bodies at one time; a single larger message goes alone.
+WINDOW_BYTES: Final = 64 * 2**20
+#: Seconds after which is asked again what leads to a queue, where the exchange named is missing.
+_ASK_AGAIN: Final = 0.05
 #: Prepared ``basic.publish`` frames kept, by address.
 ADDRESSES: Final = 1024
 
@@ -46,28 +54,64 @@ ADDRESSES: Final = 1024
 class _Session:
     """The life of one publishing channel: tags, what is in flight, what is known to exist."""
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.loop = asyncio.get_running_loop()
         self.writer = FrameWriter(channel)
         self.exchanges: set[str] = {""}
         self.in_flight: dict[int, asyncio.Future[None]] = {}
+        self._open = True
         self._tag = 0
         self._number = channel.number
         self._body_max = max(4096, channel.connection.connection_tune.frame_max or 131072) - 8
         self._by_id: dict[str, tuple[int, asyncio.Future[None]]] = {}
+        self._sent: dict[int, tuple[Envelope, str, str]] = {}
+        self._bytes = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._addresses: dict[tuple[str, str], bytes] = {}
-        self.tap = Tap(on_return=self._on_return, on_confirm=self._on_confirm)
+        self.tap = Tap(
+            on_return=self._on_return, on_confirm=self._on_confirm, on_close=self._on_close
+        )
         channel.closing.add_done_callback(self._on_closed)
 
     @property
     def live(self) -> bool:
-        return not self.channel.is_closed
+        return self._open and not self.channel.is_closed
+
+    @property
+    def full(self) -> bool:
+        """Whether the window is full."""
+        return len(self._sent) >= WINDOW or self._bytes >= WINDOW_BYTES
 
     def holder(self, message_id: str | None) -> asyncio.Future[None] | None:
         """Return the future of the message with this id that is in flight, if one is."""
-        entry = self._by_id.get(message_id) if message_id else None
+        entry = self._by_id.get(message_id or "")
         return entry[1] if entry else None
+
+    async def room(self, deadline: float) -> None:
+        """Wait for a place in the window, first come, first served.
+
+        Raises:
+            TimeoutError: there was none before the deadline (loop time).
+        """
+        place: asyncio.Future[None] = self.loop.create_future()
+        self._waiting.append(place)
+        timer = self.loop.call_at(deadline, _expire, place)
+        try:
+            await place
+        except BaseException:
+            self._next()  # the place, if one was given already, is the next one's
+            raise
+        finally:
+            timer.cancel()
+
+    def _next(self) -> None:
+        """Wake the first that waits for room, if there is room."""
+        while self._waiting and not self.full:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
 
     def send(
         self, envelope: Envelope, exchange: str, routing_key: str
@@ -78,7 +122,7 @@ class _Session:
         publish = self._addresses.get(address)
         if publish is None:
             publish = pamqp.frame.marshal(
-                commands.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True),
+                methods.BasicPublish(exchange=exchange, routing_key=routing_key, mandatory=True),
                 number,
             )
             if len(self._addresses) >= ADDRESSES:
@@ -89,16 +133,22 @@ class _Session:
         tag = self._tag
         future: asyncio.Future[None] = self.loop.create_future()
         self.in_flight[tag] = future
-        if envelope.message_id:
-            self._by_id[envelope.message_id] = (tag, future)
+        self._by_id[envelope.message_id or ""] = (tag, future)
+        self._sent[tag] = (envelope, exchange, routing_key)
+        self._bytes += len(envelope.body)
         self.writer.write(publish, content)
+        if self._waiting:
+            self._next()
         return tag, future
 
     def forget(self, tag: int, message_id: str | None) -> None:
         """Drop what is kept of a message that was confirmed, refused or given up."""
         self.in_flight.pop(tag, None)
-        if message_id and (entry := self._by_id.get(message_id)) and entry[0] == tag:
-            del self._by_id[message_id]
+        self._bytes -= len(self._sent.pop(tag)[0].body)
+        if (entry := self._by_id.get(message_id or "")) and entry[0] == tag:
+            del self._by_id[message_id or ""]
+        if self._waiting:
+            self._next()
 
     def _on_return(
         self, reply_text: str, exchange: str, routing_key: str, envelope: Envelope
@@ -135,18 +185,39 @@ class _Session:
                 future.set_exception(
                     PublishNacked(
                         "the broker refused the message (basic.nack): the queue is full with "
-                        "overflow reject-publish, or lost its leader"
+                        "overflow reject-publish, or has no leader"
                     )
                 )
 
-    def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+    def _on_close(self) -> None:
+        """Write nothing more: a frame on a closed channel closes the connection (504)."""
+        self._open = False
         self.writer.close()
-        error: BaseException | None = None if closing.cancelled() else closing.exception()
-        reason = f"the publishing channel closed: {error}" if error else "the channel closed"
-        for future in self.in_flight.values():
+
+    def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+        self._on_close()
+        self._fail(None if closing.cancelled() else closing.exception())
+
+    def _fail(self, error: BaseException | None) -> None:
+        reason = f"the publishing channel closed: {words(error)}" if error else "the channel closed"
+        for tag, future in self.in_flight.items():
             if not future.done():
-                future.set_exception(ChannelLost(reason))
+                refusal = blame(error, *self._sent[tag]) if error else None
+                future.set_exception(refusal or ChannelLost(reason))
         self.in_flight.clear()
+        for place in self._waiting:
+            if not place.done():
+                place.set_result(None)
+        self._waiting.clear()
+
+    def abandon(self) -> None:
+        """Fail what is in flight; the connection is about to be closed."""
+        self._on_close()
+        self._fail(None)
+
+
+class _DetourChanged(Exception):
+    """The exchange that leads to a queue is another one by now."""
 
 
 class Publisher:
@@ -158,7 +229,7 @@ class Publisher:
         self._session: _Session | None = None
         self._opening = asyncio.Lock()
         self._checking: dict[str, asyncio.Task[None]] = {}
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._detours = Detours(self._exists)
 
     async def publish(
         self,
@@ -170,18 +241,15 @@ class Publisher:
         retry: bool,
     ) -> None:
         """See :meth:`amqflow.transport.seam.Transport.publish`."""
-        if len(routing_key.encode()) > 255:  # noqa: PLR2004 - AMQP's short string
-            message = f"the routing key is longer than 255 bytes: {routing_key[:60]!r}…"
-            raise Unroutable(message)
+        check_name(routing_key, "routing key")
+        check_name(exchange, "exchange name")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         backoff: Backoff | None = None
+        refused: tuple[float, int] | None = None
         while True:
             try:
-                session = self._session
-                if session is None or not session.live or exchange not in session.exchanges:
-                    session = await self._prepared(exchange, deadline)
-                return await self._send(session, envelope, exchange, routing_key, deadline)
+                return await self._once(envelope, exchange, routing_key, deadline)
             except (ChannelLost, BrokerUnavailable) as error:
                 backoff = backoff or Backoff(first=0.02, most=1.0)
                 pause = backoff.next()
@@ -190,7 +258,38 @@ class Publisher:
                 if loop.time() + pause >= deadline:
                     message = f"not confirmed within {timeout:g} s: {error}"
                     raise PublishTimeout(message) from error
-                await asyncio.sleep(pause)
+            except PublishNacked as error:
+                if not retry:
+                    raise
+                backoff = backoff or Backoff(first=0.05, most=1.0)
+                pause = backoff.next()
+                since, times = refused or (loop.time(), 0)
+                refused = (since, times + 1)
+                if loop.time() + pause >= min(deadline, since + NACK_PATIENCE):
+                    message = f"{error}; refused {times + 1} times in {loop.time() - since:.1f} s"
+                    raise PublishNacked(message) from None
+            await asyncio.sleep(pause)
+
+    async def _once(
+        self, envelope: Envelope, exchange: str, routing_key: str, deadline: float
+    ) -> None:
+        """Send a message and wait for its confirm, by the way that leads to its queue now."""
+        while True:
+            through = exchange or await self._through(routing_key, deadline)
+            try:
+                session = self._session
+                if session is None or not session.live or through not in session.exchanges:
+                    session = await self._prepared(through, deadline)
+                return await self._send(
+                    session, envelope, through, routing_key, deadline, by_name=not exchange
+                )
+            except _DetourChanged:
+                pass
+            except NotFound:
+                if through == exchange or asyncio.get_running_loop().time() >= deadline:
+                    raise
+                self._detours.forget(routing_key)  # the replacement is done
+                await asyncio.sleep(_ASK_AGAIN)
 
     async def _send(
         self,
@@ -199,33 +298,39 @@ class Publisher:
         exchange: str,
         routing_key: str,
         deadline: float,
+        *,
+        by_name: bool,
     ) -> None:
         message_id = envelope.message_id
-        while (holder := session.holder(message_id)) is not None or len(
-            session.in_flight
-        ) >= WINDOW:
-            # One id is in flight once: returns are matched by message id. A full window waits
-            # for any confirm.
-            waited = holder or next(iter(session.in_flight.values()))
-            await asyncio.wait([waited], timeout=max(0.0, deadline - session.loop.time()))
-            if not waited.done():
-                raise await self._late(deadline)
-            await asyncio.sleep(0)  # lets the holder's own publisher forget it
+        while (holder := session.holder(message_id)) is not None or session.full:
+            # One id is in flight once: returns are matched by message id.
+            if holder is not None:
+                await asyncio.wait([holder], timeout=max(0.0, deadline - session.loop.time()))
+                if not holder.done():
+                    raise await self._late()
+                await asyncio.sleep(0)  # lets the holder's own publisher forget it
+            else:
+                try:
+                    await session.room(deadline)
+                except TimeoutError:
+                    raise await self._late() from None
             if not session.live:
                 message = "the publishing channel closed"
                 raise ChannelLost(message)
+        # No await between this look and the frames: a queue being replaced counts on it.
+        if by_name and self._detours.fresh(routing_key, session.loop.time()) != exchange:
+            raise _DetourChanged
         tag, future = session.send(envelope, exchange, routing_key)
         timer = session.loop.call_at(deadline, _expire, future)
         try:
             await future
         except TimeoutError:
-            raise await self._late(deadline) from None
+            raise await self._late() from None
         finally:
             timer.cancel()
             session.forget(tag, message_id)
 
-    async def _late(self, deadline: float) -> PublishError:
-        del deadline
+    async def _late(self) -> PublishError:
         if await self._link.blocked():
             return PublishTimeout(
                 "the broker has blocked publishers (memory or disk alarm) and did not confirm in "
@@ -245,6 +350,8 @@ class Publisher:
                     await self._check(session, exchange)
                 return session
         except TimeoutError:
+            if await self._link.blocked():
+                raise await self._late() from None
             message = (
                 self._link.problem
                 or f"opening a channel to the broker at {self._link.address} took too long"
@@ -257,10 +364,8 @@ class Publisher:
                 return self._session
             session = await self._link.tapped_channel(_make_session)
             with translated("asking for publisher confirms"):
-                # On aiormq's Channel, not on its abstract face; open() would switch on aiormq's
-                # own bookkeeping of confirms.
-                channel = cast("Channel", session.channel)
-                await channel.rpc(commands.Confirm.Select(), timeout=CALL_TIMEOUT)
+                # By hand: open() would switch on aiormq's own bookkeeping of confirms.
+                await call(session.channel, commands.Confirm.Select())
             self._session = session
             return session
 
@@ -278,10 +383,35 @@ class Publisher:
         await asyncio.shield(task)
         session.exchanges.add(exchange)
 
+    async def _through(self, queue: str, deadline: float) -> str:
+        """Return the exchange that leads to a queue: the default one, but while it is replaced."""
+        found = self._detours.fresh(queue, asyncio.get_running_loop().time())
+        if found is not None:
+            return found
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._detours.exchange(queue)
+        except TimeoutError:
+            if await self._link.blocked():
+                raise await self._late() from None
+            message = (
+                self._link.problem
+                or f"asking the broker at {self._link.address} for queue {queue!r} took too long"
+            )
+            raise BrokerUnavailable(message) from None
+
+    async def _exists(self, exchange: str) -> bool:
+        try:
+            await self._ask(exchange)
+        except (NotFound, AccessRefused):
+            return False
+        return True
+
     async def _ask(self, exchange: str) -> None:
         channel = await self._link.channel()
         try:
-            await channel.exchange_declare(exchange, passive=True, timeout=CALL_TIMEOUT)
+            method = methods.ExchangeDeclare(exchange=exchange, passive=True)
+            await call(channel, method)
         except Exception as error:
             known = translate(error, f"publishing to exchange {exchange!r}")
             if isinstance(known, NotFound):
@@ -293,18 +423,18 @@ class Publisher:
             if isinstance(known, AccessRefused):
                 raise known from error
             raise ChannelLost(str(known)) from error
-        else:
-            await channel.close()
+        finally:
+            await closed(channel)
 
-    async def close(self) -> None:
-        """Close the channel; messages in flight fail with ChannelLost."""
+    def close(self) -> None:
+        """Fail the messages in flight with ChannelLost; the channel goes with its link."""
+        self._detours.close()
         session, self._session = self._session, None
-        if session is not None and session.live:
-            await session.writer.drain()
-            await session.channel.close()
+        if session is not None:
+            session.abandon()
 
 
-def _make_session(channel: AbstractChannel) -> tuple[_Session, Tap]:
+def _make_session(channel: Channel) -> tuple[_Session, Tap]:
     session = _Session(channel)
     return session, session.tap
 

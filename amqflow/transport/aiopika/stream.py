@@ -39,12 +39,15 @@ _TAG: Final = Struct(">Q")
 _AROUND: Final = 8  # type, channel, size, end
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
+_FRAME_TYPES: Final = (1, 2, 3, 8)
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 #: Seconds between heartbeats handed to aiormq while it sees no frames because taps take them.
 _SIGN_OF_LIFE: Final = 1.0
 #: Bytes aiormq may leave unread before the socket is paused.
 _LIMIT: Final = 2**20
 
+_CONNECTION_CLOSE: Final = b"\x00\x0a\x00\x32"
+_CHANNEL_CLOSE: Final = b"\x00\x14\x00\x28"
 _RETURN: Final = b"\x00\x3c\x00\x32"
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _ACK: Final = b"\x00\x3c\x00\x50"
@@ -56,11 +59,13 @@ class Tap:
 
     ``on_deliver(tag, redelivered, exchange, routing_key, envelope)``,
     ``on_return(reply_text, exchange, routing_key, envelope)``,
-    ``on_confirm(tag, multiple, ack=…)``.
+    ``on_confirm(tag, multiple, ack=…)``. ``on_close()`` is told that the broker closes the
+    channel, before aiormq answers it: what is written after the answer closes the connection.
     """
 
     __slots__ = (
         "_chunks",
+        "_close",
         "_confirm",
         "_deliver",
         "_envelope",
@@ -75,8 +80,10 @@ class Tap:
         on_deliver: Deliver | None = None,
         on_return: Return | None = None,
         on_confirm: Confirm | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         """Want the frames there is a callback for."""
+        self._close = on_close
         self._deliver = on_deliver
         self._return = on_return
         self._confirm = on_confirm
@@ -93,8 +100,8 @@ class Tap:
             tag = _TAG.unpack_from(frame, at)[0]
             redelivered = frame[at + 8] != 0
             end = at + 10 + frame[at + 9]
-            exchange = frame[at + 10 : end].decode()
-            key = frame[end + 1 : end + 1 + frame[end]].decode()
+            exchange = frame[at + 10 : end].decode(errors="replace")
+            key = frame[end + 1 : end + 1 + frame[end]].decode(errors="replace")
             self._method = (tag, redelivered, exchange, key)
             return True
         if kind == _ACK and self._confirm is not None:
@@ -108,10 +115,12 @@ class Tap:
             at = 13  # past the reply code
             for _ in range(3):
                 end = at + 1 + frame[at]
-                texts.append(frame[at + 1 : end].decode())
+                texts.append(frame[at + 1 : end].decode(errors="replace"))
                 at = end
             self._method = tuple(texts)
             return True
+        if kind == _CHANNEL_CLOSE and self._close is not None:
+            self._close()
         return False
 
     def header(self, frame: bytes) -> bool:
@@ -160,20 +169,71 @@ class FrameStream(asyncio.StreamReader):
         """Pass everything on until a channel is tapped."""
         super().__init__(limit=_LIMIT, loop=loop)
         self.taps: dict[int, Tap] = {}
+        #: Code and words with which the broker closes the connection, once it does.
+        self.refusal: tuple[int, str] | None = None
+        #: The first bytes of what answers, where it does not speak AMQP.
+        self.alien: bytes | None = None
         self._rest = b""
         self._seen = time.monotonic()
+        self._greeted = False
+        self._silent = 0
+
+    def watch(self, transport: asyncio.Transport, heartbeat: float) -> None:
+        """Abort the connection when nothing has come for two heartbeats (seconds).
+
+        aiormq's own patience is three and more. Silence is counted in looks, not by the clock,
+        so that a loop that stood still does not take its own sleep for the broker's.
+        """
+        if transport.is_closing():
+            return
+        self._silent += 1
+        if self._silent > 4:  # noqa: PLR2004 - looks, half a heartbeat apart
+            transport.abort()
+            return
+        asyncio.get_running_loop().call_later(heartbeat / 2, self.watch, transport, heartbeat)
+
+    def _noted(self, frame: bytes) -> bytes:
+        """Keep what the broker says when it closes the connection: aiormq loses it at times.
+
+        RabbitMQ cuts its words off at 255 bytes, within a character too; aiormq would give up
+        the connection over that, so the rest of a character is written as question marks.
+        """
+        if frame[:1] != b"\x01" or frame[7:11] not in (_CONNECTION_CLOSE, _CHANNEL_CLOSE):
+            return frame
+        end = 14 + frame[13]
+        raw = frame[14:end]
+        text = raw.decode(errors="ignore")
+        if frame[7:11] == _CONNECTION_CLOSE:
+            self.refusal = (int.from_bytes(frame[11:13], "big"), text)
+        return frame[:14] + text.encode().ljust(len(raw), b"?") + frame[end:]
+
+    def _greet(self, buffer: bytes) -> bool:
+        """Look at the first bytes: False where they are no AMQP frame.
+
+        They are an HTTP server's, or a broker's that wants another version of the protocol;
+        aiormq would wait for the end of a frame that never was.
+        """
+        if self.alien is None and buffer[:1] == b"\x01":
+            self._greeted = True
+        elif self.alien is None and buffer:
+            self.alien = buffer[:40]
+            self.feed_eof()
+        return self._greeted
 
     def feed_data(self, data: Any) -> None:
         """Take bytes from the socket (called by asyncio)."""
+        self._silent = 0
         buffer = self._rest + data if self._rest else bytes(data)
         at, size = 0, len(buffer)
         others: list[bytes] = []
         taps = self.taps
+        if not (self._greeted or self._greet(buffer)):
+            return
         while size - at >= _AROUND:
             kind, channel, length = _FRAME.unpack_from(buffer, at)
             end = at + length + _AROUND
-            if kind > 8:  # noqa: PLR2004 - no frame at all (a refused protocol version)
-                end = size
+            if kind not in _FRAME_TYPES:
+                end = size  # broken: aiormq says so
             if end > size:
                 break
             tap = taps.get(channel)
@@ -188,7 +248,7 @@ class FrameStream(asyncio.StreamReader):
                     else tap.body(buffer[at + 7 : end - 1])
                 )
             ):
-                others.append(buffer[at:end])
+                others.append(self._noted(buffer[at:end]))
             at = end
         self._rest = buffer[at:]
         now = time.monotonic()
@@ -207,6 +267,7 @@ class FrameStreams(TransportFactory):
     def __init__(self) -> None:
         """Make the stream when aiormq connects."""
         self.stream: FrameStream | None = None
+        self.transport: asyncio.Transport | None = None
 
     async def create(
         self, url: URL, **kwargs: Any
@@ -223,4 +284,5 @@ class FrameStreams(TransportFactory):
             lambda: protocol, url.host or "localhost", url.port or 5672, ssl=context, **kwargs
         )
         self.stream = stream
+        self.transport = transport
         return stream, asyncio.StreamWriter(transport, protocol, stream, loop)

@@ -1,4 +1,4 @@
-"""The aio-pika implementation of the seam: two links, one to publish and ask, one to consume."""
+"""The aio-pika implementation of the seam: a link each to publish, to consume and to ask."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ class AioPikaTransport(AioPikaAdmin):
     """See :class:`amqflow.transport.seam.Transport`.
 
     Publishers have a connection of their own: a broker that is short of memory blocks
-    connections that publish, and consuming must go on.
+    connections that publish, and consuming and asking must go on. Admin calls have one because
+    the broker answers some of them (an unknown exchange type) by closing the connection.
     """
 
     def __init__(
-        self, url: str, *, name: str = "amqflow", connect_timeout: float = 10.0, heartbeat: int = 30
+        self,
+        url: str,
+        *,
+        name: str = "amqflow",
+        connect_timeout: float = 10.0,
+        heartbeat: int = 30,
+        locate: Callable[[], str] | None = None,
     ) -> None:
         """Keep the address; nothing connects yet.
 
@@ -33,13 +40,22 @@ class AioPikaTransport(AioPikaAdmin):
             url: ``amqp://`` or ``amqps://``.
             name: shown by the broker as the connection's name.
             connect_timeout: seconds for one attempt.
-            heartbeat: seconds; a silent peer is given up within about three of them.
+            heartbeat: seconds; a silent peer is given up within two to three of them; 0: never.
+            locate: returns the ``amqp://`` URL behind ``url``, asked before every attempt to
+                connect: what serves an ``embedded://`` name may come back on another port.
         """
-        self._out = Link(
-            url, name=f"{name} (publish)", timeout=connect_timeout, heartbeat=heartbeat
-        )
-        self._in = Link(url, name=f"{name} (consume)", timeout=connect_timeout, heartbeat=heartbeat)
-        super().__init__(self._out)
+
+        def link(purpose: str) -> Link:
+            return Link(
+                url,
+                name=f"{name} ({purpose})",
+                timeout=connect_timeout,
+                heartbeat=heartbeat,
+                locate=locate,
+            )
+
+        self._out, self._in, self._ask = link("publish"), link("consume"), link("admin")
+        super().__init__(self._ask)
         self._publisher = Publisher(self._out)
         self._consumers: set[AioPikaConsumer] = set()
 
@@ -76,7 +92,6 @@ class AioPikaTransport(AioPikaAdmin):
         """Subscribe to a queue; supervised until closed."""
         consumer = AioPikaConsumer(
             self._in,
-            self,
             queue,
             on_delivery,
             prefetch=prefetch,
@@ -90,5 +105,7 @@ class AioPikaTransport(AioPikaAdmin):
         """Close consumers, publisher and connections."""
         consumers, self._consumers = self._consumers, set()
         await asyncio.gather(*(consumer.close() for consumer in consumers), return_exceptions=True)
-        await self._publisher.close()
-        await asyncio.gather(self._in.close(), self._out.close(), return_exceptions=True)
+        self._publisher.close()
+        await asyncio.gather(
+            self._in.close(), self._out.close(), self._ask.close(), return_exceptions=True
+        )

@@ -1,0 +1,1 @@
+"""Development without servers: ``amqflow dev``, ``amqflow broker`` and ``app.running()``."""

@@ -1,0 +1,149 @@
+"""What every handle has: an id, what it descends from, and the way to the application."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from amqflow.errors import IncompleteStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+
+    from amqflow.abc import ResultReader
+
+V = TypeVar("V")
+
+
+class Handle(ABC):
+    """A result, or a group of them, that has an id and may have a parent and children."""
+
+    __slots__ = ("_reader", "id", "parent")
+
+    id: str
+    #: The handle on what ran before, in a chain or before a chord's body; None at the first.
+    parent: Handle | None
+    _reader: ResultReader
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, timeout: float | None = None, propagate: bool = True) -> Any:
+        """Wait for the result and return it; blocks."""
+
+    @abstractmethod
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> Any:
+        """Async twin of :meth:`get`."""
+
+    @abstractmethod
+    async def aready(self) -> bool:
+        """Return whether all has ended."""
+
+    # -- what belongs to it -----------------------------------------------------------------
+
+    @abstractmethod
+    async def achildren(self) -> list[Handle]:
+        """Return handles on what this one has sent, or is made of."""
+
+    @abstractmethod
+    def as_tuple(self) -> tuple[Any, Any]:
+        """Return Celery's tuple form: ``((id, parent), members or None)``, nested."""
+
+    def _id_and_parent(self) -> tuple[str, tuple[Any, Any] | None]:
+        return self.id, None if self.parent is None else self.parent.as_tuple()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that :func:`handle_from_dict` reads: ``{"result": as_tuple()}``.
+
+        It is what Celery keeps of a saved group.
+        """
+        return {"result": self.as_tuple()}
+
+    # -- the tree ---------------------------------------------------------------------------
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Handle | None, Handle]]:
+        """Yield (parent, node) of this and all that came of it; blocks while it looks.
+
+        Args:
+            intermediate: Go on past what has not ended yet, whose children are not known.
+
+        Raises:
+            IncompleteStream: Something has not ended yet.
+        """
+        stack: deque[tuple[Handle | None, Handle]] = deque([(None, self)])
+        while stack:
+            parent, node = stack.popleft()
+            yield parent, node
+            children = self._run(_children_of(node, intermediate=intermediate), "aiterdeps")
+            stack.extend((node, child) for child in children)
+
+    async def aiterdeps(
+        self, intermediate: bool = False
+    ) -> AsyncIterator[tuple[Handle | None, Handle]]:
+        """Async twin of :meth:`iterdeps`."""
+        stack: deque[tuple[Handle | None, Handle]] = deque([(None, self)])
+        while stack:
+            parent, node = stack.popleft()
+            yield parent, node
+            stack.extend(
+                (node, child) for child in await _children_of(node, intermediate=intermediate)
+            )
+
+    def collect(self, intermediate: bool = False, **kwargs: Any) -> Iterator[tuple[Handle, Any]]:
+        """Yield (handle, value) of this and all that came of it, waiting for each, as in Celery.
+
+        Args:
+            intermediate: Go on past what has not ended yet.
+            **kwargs: For each :meth:`get`.
+        """
+        for _, node in self.iterdeps(intermediate):
+            yield node, node.get(**kwargs)
+
+    async def acollect(
+        self, intermediate: bool = False, **kwargs: Any
+    ) -> AsyncIterator[tuple[Handle, Any]]:
+        """Async twin of :meth:`collect`."""
+        async for _, node in self.aiterdeps(intermediate):
+            yield node, await node.aget(**kwargs)
+
+    def get_leaf(self) -> Any:
+        """Return the value of the last of all that came of this, as in Celery."""
+        return [value for _, value in self.collect()][-1]
+
+    @property
+    def graph(self) -> str:
+        """All that came of this with the state of each, as a Mermaid flow chart; blocks."""
+        return self._run(self.agraph(), "agraph")
+
+    async def agraph(self) -> str:
+        """Async twin of :attr:`graph`."""
+        lines = ["flowchart TD"]
+        known: dict[str, str] = {}
+        async for parent, node in self.aiterdeps(intermediate=True):
+            name = known.setdefault(node.id, f"n{len(known)}")
+            lines.append(f'    {name}["{await node._label()}"]')  # noqa: SLF001 - its own kind
+            if parent is not None:
+                lines.append(f"    {known[parent.id]} --> {name}")
+        return "\n".join(lines) + "\n"
+
+    @abstractmethod
+    async def _label(self) -> str:
+        """Return what a drawing says of this: name or id, and state."""
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, V], twin: str) -> V:
+        return self._reader.run(work, twin=twin)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+async def _children_of(node: Handle, *, intermediate: bool) -> list[Handle]:
+    if not intermediate and not await node.aready():
+        raise IncompleteStream(f"{node.id} has not ended: what it has sent is not known yet")
+    return await node.achildren()

@@ -1,0 +1,428 @@
+"""Replaces a queue by another of its name on a live system, with nothing lost.
+
+RabbitMQ changes neither the type nor the arguments of a queue, and renames none. So messages
+wait beside it in a queue of ours while the name is given to the new one:
+
+1. **Divert.** Each binding of the queue is doubled by one to ``…/in``, an exchange that leads to
+   the queue, and then taken away: a message reaches a queue once, however many ways lead there.
+   Then ``…/in`` is unbound, and its alternate exchange takes everything to ``…/hold``: one step of
+   the broker's, so that no message goes both ways or none. A mark lets publishers by the queue's
+   name follow (``transport.detour``).
+2. **Drain.** What the queue holds moves to ``…/hold`` under confirms. Our consumer has the highest
+   priority, so that workers get no more and settle what they have.
+3. **Swap.** Nothing is published to the name any more, the queue is empty and nobody holds a
+   message of it: it is deleted and declared as wanted. Workers subscribe again by themselves.
+4. **Refill.** ``…/hold`` moves back, then ``…/in`` is bound to the new queue.
+5. **Restore.** Each binding gets its old form, as in 1; the mark goes, and later the rest.
+
+The broker holds the record of all steps: what stands of ours tells where a migration that was
+killed goes on. A message moves by one publish to two queues, its new one and a queue of receipts:
+whoever goes on drops what has a receipt and still lies in the old one. The receipts do not outlive
+the broker, so that one that was written without its message can never drop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from amqflow.errors import (
+    BrokerUnavailable,
+    NotFound,
+    ReplaceRefused,
+    TopologyMismatch,
+)
+from amqflow.logs import get_logger
+from amqflow.provision.execute import again, create
+from amqflow.provision.mover import WINDOW, Mover, digest, inbound, outbound
+from amqflow.topology.facts import BrokerFacts
+from amqflow.topology.model import Exchange, Queue
+from amqflow.topology.names import MOVING, MovingNames
+from amqflow.transport.detour import GRACE, LEASE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from amqflow.management import Management
+    from amqflow.topology.plan import Replace
+    from amqflow.transport import Delivery, Transport
+
+log = get_logger("amqflow.provision")
+
+#: Our consumer's priority; workers have 0 unless somebody says otherwise.
+PRIORITY: Final = 1_000_000
+#: Seconds after which the management API's counts are newer than our consumer: queues tell them
+#: every five, and it collects what they told every five (RabbitMQ docs, "Management Plugin",
+#: ``collect_statistics_interval``).
+COUNTED: Final = 11.0
+#: Seconds without an arrival before the queue is deleted.
+QUIET: Final = 2.0
+#: Queues replaced at one time.
+AT_ONCE: Final = 4
+#: Seconds between two looks.
+EVERY: Final = 0.2
+#: Seconds without progress after which a migration gives up; it may be gone on with later.
+PATIENCE: Final = 300.0
+#: From here on transient queues are denied (RabbitMQ release notes, 4.3).
+_DURABLE_ONLY: Final = (4, 3)
+
+
+class Migration:
+    """The replacement of one queue, from wherever an earlier one stopped to its end."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        transport: Transport,
+        management: Management,
+        *,
+        on_step: Callable[[str, int, int], None] = lambda *_: None,
+        patience: float = PATIENCE,
+    ) -> None:
+        """Prepare it; nothing happens before :meth:`run`.
+
+        Args:
+            queue: As it is wanted.
+            transport: The door to the broker.
+            management: Bindings, and messages that consumers hold, which AMQP does not tell.
+            on_step: Told what is being done: the step, messages moved, messages left (about).
+            patience: Seconds without progress until it gives up.
+        """
+        self._queue = queue
+        self._transport = transport
+        self._management = management
+        self._on_step = on_step
+        self._patience = patience
+        self._names = MovingNames(queue.name)
+        self._facts = BrokerFacts((4, 0))
+
+    async def run(self) -> None:
+        """Replace the queue.
+
+        Raises:
+            ReplaceRefused: the queue cannot be replaced this way; nothing was changed.
+            BrokerUnavailable: there was no progress for too long, or the broker went away. Apply
+                again: it goes on where it stopped.
+            TopologyMismatch: somebody declared the old queue again.
+            ManagementUnavailable, AccessRefused: as they say.
+        """
+        self._facts = BrokerFacts((await self._transport.server()).version)
+        begun = await self._begun()
+        if await self._old_stands():
+            await self._refuse_impossible()
+            await self._scaffold()
+            began = _now()
+            await self._divert()
+            await self._drain_and_swap(began)
+        elif not begun:
+            return
+        await self._refill()
+        await self._restore()
+        await self._finish()
+
+    # -- where it stands -------------------------------------------------------------------
+
+    async def _begun(self) -> bool:
+        names = self._names
+        exchanges = (names.mark, names.entry, names.hold, names.copy("out"), names.copy("back"))
+        there = [await self._exchange_there(name) for name in exchanges]
+        return any(there) or await self._there(names.hold)
+
+    async def _old_stands(self) -> bool:
+        """Whether the queue is still the old one. One that is missing is declared as wanted."""
+        try:
+            await create(self._queue, self._transport)
+        except TopologyMismatch:
+            return True
+        return False
+
+    async def _refuse_impossible(self) -> None:
+        found = await self._management.get(self._path())
+        name = self._queue.name
+        if str(found.get("type")) == "stream" and found.get("messages"):
+            message = (
+                f"queue {name!r} is a stream and holds messages: reading takes none out, so they "
+                "cannot be moved; give the new queue another name"
+            )
+            raise ReplaceRefused(message)
+        if found.get("exclusive") or found.get("auto_delete"):
+            message = (
+                f"queue {name!r} is exclusive or deletes itself: it goes with its consumers; stop "
+                "them and apply again"
+            )
+            raise ReplaceRefused(message)
+        if (found.get("arguments") or {}).get("x-single-active-consumer") and found.get(
+            "consumers"
+        ):
+            message = (
+                f"queue {name!r} has a single active consumer, and ours would get nothing beside "
+                "it: stop its workers, then apply again"
+            )
+            raise ReplaceRefused(message)
+
+    def _path(self) -> str:
+        return self._management.path("queues", self._queue.name)
+
+    # -- 1. divert -------------------------------------------------------------------------
+
+    async def _scaffold(self) -> None:
+        """Declare what messages wait in and pass through; the mark comes last."""
+        names, door = self._names, self._transport
+        await create(Queue(names.hold, delivery_limit=self._facts.no_delivery_limit), door)
+        await create(Exchange(names.hold, "fanout"), door)
+        await again(lambda: door.bind_queue(names.hold, names.hold))
+        await create(
+            Exchange(names.entry, "fanout", arguments={"alternate-exchange": names.hold}), door
+        )
+        await self._copy("out", names.hold)
+        await create(Exchange(names.mark, "fanout"), door)
+
+    async def _copy(self, way: str, queue: str) -> None:
+        """Declare an exchange to a queue and to the receipts of this way, where it is missing."""
+        name, door = self._names.copy(way), self._transport
+        await again(
+            lambda: door.declare_queue(
+                name,
+                # Receipts must not outlive the broker; in memory only, of the last few.
+                durable=self._facts.version >= _DURABLE_ONLY,
+                arguments={"x-queue-type": "classic", "x-max-length": 4 * WINDOW},
+            )
+        )
+        await create(Exchange(name, "fanout"), door)
+        await again(lambda: door.bind_queue(name, name))
+        await again(lambda: door.bind_queue(queue, name))
+
+    async def _divert(self) -> None:
+        names, door = self._names, self._transport
+        self._on_step("moving its bindings", 0, 0)
+        bindings = [
+            one
+            for one in await self._management.get(self._path() + "/bindings")
+            if one["source"] and not one["source"].startswith(MOVING)
+        ]
+        if bindings:
+            await again(lambda: door.bind_queue(self._queue.name, names.entry))
+        for one in bindings:
+            source, key, arguments = one["source"], one["routing_key"], one["arguments"]
+            await door.bind_exchange(names.entry, source, key, arguments)
+            await self._unbind(one)
+        await again(lambda: door.unbind_queue(self._queue.name, names.entry))
+
+    async def _unbind(self, binding: Mapping[str, Any]) -> None:
+        """Take a binding away by the API's own key: over AMQP, an argument of another integer
+        type than it was bound with would not match, without a word.
+        """  # noqa: D205 - one sentence
+        kind = "q" if binding["destination_type"] == "queue" else "e"
+        path = self._management.path(
+            "bindings",
+            "e",
+            binding["source"],
+            kind,
+            binding["destination"],
+            binding["properties_key"],
+        )
+        await self._management.delete(path)
+
+    # -- 2. and 3. drain, swap -------------------------------------------------------------
+
+    async def _drain_and_swap(self, began: float) -> None:
+        name = self._queue.name
+        mover = await self._mover(name, "out", outbound, {"x-priority": PRIORITY})
+        started = _now()
+        try:
+            async for left in self._watched(mover, name, "taking its messages out"):
+                newest = max(started, mover.full_at) + COUNTED
+                quiet = max(began + LEASE + GRACE, newest, mover.arrived_at + QUIET)
+                if left or mover.under_way or _now() < quiet:
+                    continue
+                if not await self._held() and await self._deleted():
+                    break
+            await mover.settled()
+        finally:
+            await mover.close()
+        await create(self._queue, self._transport)
+
+    async def _held(self) -> int:
+        """Return how many messages consumers hold, by a count newer than our consumer."""
+        found = await self._management.get(self._path())
+        return int(found.get("messages") or 0)
+
+    async def _deleted(self) -> bool:
+        """Delete the old queue, our consumer still on it; False where a message came meanwhile.
+
+        What somebody who knows of no detour publishes up to now is still taken out.
+        """
+        found = await self._management.get(self._path())
+        classic = str(found.get("type")) == "classic"  # others know no such condition
+        try:
+            await again(lambda: self._transport.delete_queue(self._queue.name, if_empty=classic))
+        except TopologyMismatch:
+            return False
+        return True
+
+    # -- 4. refill -------------------------------------------------------------------------
+
+    async def _refill(self) -> None:
+        names, door = self._names, self._transport
+        if not await self._there(names.hold):
+            return  # it was all done before
+        await self._copy("back", self._queue.name)
+        mover = await self._mover(names.hold, "back", inbound, {})
+        first = await self._ready(names.hold)
+        bound = False
+        try:
+            async for left in self._watched(mover, names.hold, "putting its messages back"):
+                if not bound and (not left or mover.moved > 2 * first):
+                    # Now, so that what is published meanwhile comes behind what waited.
+                    if await self._exchange_there(names.entry):
+                        await again(lambda: door.bind_queue(self._queue.name, names.entry))
+                    bound = True
+                elif not left and not mover.under_way and _now() > mover.arrived_at + QUIET:
+                    break
+        finally:
+            await mover.close()
+
+    # -- 5. restore ------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        names, door = self._names, self._transport
+        self._on_step("restoring its bindings", 0, 0)
+        if not await self._exchange_there(names.entry):
+            return
+        path = self._management.path("exchanges", names.entry) + "/bindings/destination"
+        for one in await self._management.get(path):
+            source, key, arguments = one["source"], one["routing_key"], one["arguments"]
+            if source:
+                await door.bind_queue(self._queue.name, source, key, arguments)
+                await self._unbind(one)
+
+    async def _finish(self) -> None:
+        """Take the mark away, and what stands of ours once no publisher uses it any more."""
+        names, door = self._names, self._transport
+        await again(lambda: door.delete_exchange(names.mark))
+        self._on_step("waiting for publishers to take the new queue", 0, 0)
+        await asyncio.sleep(LEASE + GRACE)
+        await again(lambda: door.delete_exchange(names.entry))
+        if await self._there(names.hold) and await self._ready(names.hold):
+            await self._refill()  # of a publisher that stood still for longer than its lease
+        for name in (names.copy("out"), names.copy("back"), names.hold):
+            await door.delete_exchange(name)
+            await door.delete_queue(name)
+        self._on_step("done", 0, 0)
+
+    # -- parts of the steps ----------------------------------------------------------------
+
+    async def _mover(
+        self,
+        queue: str,
+        way: str,
+        change: Callable[[Delivery], Any],
+        arguments: dict[str, Any],
+    ) -> Mover:
+        receipts = await self._receipts(self._names.copy(way))
+        mover = Mover(
+            self._transport, queue, self._names.copy(way), change, receipts, arguments=arguments
+        )
+        await mover.start(self._patience)
+        return mover
+
+    async def _receipts(self, queue: str) -> list[bytes]:
+        """Return the digests of what was moved last; the receipts stay."""
+        count = await self._ready(queue)
+        found: list[bytes] = []
+        if not count:
+            return found
+        consumer = self._transport.consume(
+            queue, lambda delivery: found.append(digest(delivery)), prefetch=0
+        )
+        try:
+            await consumer.wait_active(self._patience)
+            end = _now() + self._patience
+            while len(found) < count:
+                if _now() > end:
+                    raise BrokerUnavailable(f"queue {queue!r} hands out no receipts; apply again")
+                await asyncio.sleep(EVERY / 4)
+        finally:
+            await consumer.close()
+        return found
+
+    async def _watched(self, mover: Mover, queue: str, step: str) -> AsyncIterator[int]:
+        """Yield the ready messages of a queue, again and again, while there is progress."""
+        progress, since = -1, _now()
+        while True:
+            left = await self._ready(queue)
+            self._on_step(step, mover.moved, left + mover.under_way)
+            if mover.moved != progress or not (left or mover.under_way):
+                if left or mover.under_way or mover.moved != progress:
+                    since = _now()
+                progress = mover.moved
+            if _now() - since > self._patience:
+                reason = mover.problem or (
+                    "consumers hold messages of it" if not left else "none of its messages comes"
+                )
+                message = (
+                    f"replacing queue {self._queue.name!r} stopped while {step}: {reason} for "
+                    f"{self._patience:g} s. Nothing is lost; apply again, it goes on from here"
+                )
+                raise BrokerUnavailable(message)
+            yield left
+            await asyncio.sleep(EVERY)
+
+    async def _ready(self, queue: str) -> int:
+        counts = await again(lambda: self._transport.declare_queue(queue, passive=True))
+        return counts.messages
+
+    async def _there(self, queue: str) -> bool:
+        try:
+            await again(lambda: self._transport.declare_queue(queue, passive=True))
+        except NotFound:
+            return False
+        return True
+
+    async def _exchange_there(self, name: str) -> bool:
+        try:
+            await again(lambda: self._transport.declare_exchange(name, passive=True))
+        except NotFound:
+            return False
+        return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def replacer(
+    transport: Transport,
+    management: Management,
+    *,
+    on_step: Callable[[str, str, int, int], None] = lambda *_: None,
+    patience: float = PATIENCE,
+) -> Callable[[Replace], Awaitable[None]]:
+    """Return what replaces the queues of a plan, a few at a time.
+
+    Args:
+        transport: The door to the broker.
+        management: The broker's API.
+        on_step: Told the queue, the step, messages moved, messages left (about).
+        patience: Seconds without progress until it gives up.
+    """
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def replaced(change: Replace) -> None:
+        part = change.part
+        if not isinstance(part, Queue):
+            raise ReplaceRefused(
+                f"exchange {part.name!r} cannot be replaced without a moment in which what is "
+                "published to it is refused or dropped: give the new one another name, move "
+                "bindings and producers to it, then prune the old one"
+            )
+        async with slots:
+            await Migration(
+                part,
+                transport,
+                management,
+                on_step=lambda step, moved, left: on_step(part.name, step, moved, left),
+                patience=patience,
+            ).run()
+
+    return replaced

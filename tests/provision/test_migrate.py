@@ -1,0 +1,160 @@
+"""A queue becomes another of its name on a live system, and nothing is lost."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from amqflow.errors import ReplaceRefused
+from amqflow.management import Management
+from amqflow.protocol import Envelope
+from amqflow.protocol.headers import EXCHANGE, ROUTING_KEY
+from amqflow.provision.live import by_management
+from amqflow.provision.migrate import Migration
+from amqflow.provision.mover import digest, inbound, outbound
+from amqflow.topology import Queue
+from amqflow.transport import Delivery
+from tests.provision.moving import replaced_under_load
+from tests.servers.wait import until
+
+
+@pytest.mark.faults
+async def test_a_classic_queue_becomes_quorum_under_load_killed_twice(
+    tmp_path, amqp_url, rabbitmq, vhost
+):
+    ledger, _ = await replaced_under_load(
+        tmp_path,
+        amqp_url,
+        rabbitmq.management_url,
+        "shop/orders ü 1",
+        held=3000,
+        rate=200,
+        kills=True,
+    )
+    lost, double = ledger.balance()
+    assert not lost
+    assert not double
+    assert not ledger.refused
+    found = rabbitmq.management("GET", f"/api/queues/{vhost}/shop%2Forders%20%C3%BC%201")
+    assert found["type"] == "quorum"
+    left = [one["name"] for one in rabbitmq.management("GET", f"/api/queues/{vhost}")]
+    left += [one["name"] for one in rabbitmq.management("GET", f"/api/exchanges/{vhost}")]
+    assert not [name for name in left if name.startswith("amqflow.moving.")]
+
+
+@pytest.mark.faults_long
+async def test_100_000_messages_move_under_load_killed_twice(tmp_path, amqp_url, rabbitmq):
+    start = time.monotonic()
+    ledger, _ = await replaced_under_load(
+        tmp_path, amqp_url, rabbitmq.management_url, "orders", held=100_000, rate=200, kills=True
+    )
+    lost, double = ledger.balance()
+    print(f"{time.monotonic() - start:.0f} s in all, {ledger.migrating:.0f} s of them migrating")
+    assert not lost
+    assert not double
+    assert not ledger.refused
+
+
+# -- what is refused, before anything is changed ------------------------------------------------
+
+
+@pytest.fixture
+def management(rabbitmq, amqp_url):
+    return Management.of(amqp_url, rabbitmq.management_url)
+
+
+async def refused(transport, management, words):
+    before = await by_management(management)
+    with pytest.raises(ReplaceRefused, match=words):
+        await Migration(Queue("q"), transport, management, patience=20).run()
+    assert await by_management(management) == before
+
+
+async def test_a_stream_that_holds_messages_is_refused(transport, management):
+    await transport.declare_queue("q", arguments={"x-queue-type": "stream"})
+    await transport.publish(Envelope(b"1", message_id="1"), "", "q", timeout=30)
+
+    async def counted():
+        return (await management.get(management.path("queues", "q"))).get("messages")
+
+    await until(counted, deadline=60)
+    await refused(transport, management, "is a stream and holds messages")
+
+
+async def test_a_queue_that_deletes_itself_is_refused(transport, management):
+    await transport.declare_queue("q", auto_delete=True)
+    await refused(transport, management, "deletes itself")
+
+
+async def test_a_single_active_consumer_is_refused_while_it_consumes(transport, management):
+    await transport.declare_queue("q", arguments={"x-single-active-consumer": True})
+    consumer = transport.consume("q", lambda _: None, prefetch=1)
+    await consumer.wait_active(30)
+
+    async def counted():
+        return (await management.get(management.path("queues", "q"))).get("consumers")
+
+    await until(counted, deadline=60)
+    await refused(transport, management, "single active consumer")
+
+
+async def test_a_queue_that_is_as_wanted_already_is_left_alone(transport, management):
+    await transport.declare_queue("q", arguments=Queue("q").declare_arguments())
+    before = await by_management(management)
+    start = time.monotonic()
+    await Migration(Queue("q"), transport, management).run()
+    assert await by_management(management) == before
+    assert time.monotonic() - start < 7
+
+
+# -- a message on its way ----------------------------------------------------------------------
+
+
+def delivered(envelope, *, exchange="tasks", routing_key="k.1"):
+    return Delivery(
+        None, 1, envelope, queue="q", exchange=exchange, routing_key=routing_key, redelivered=False
+    )
+
+
+def test_a_message_comes_back_as_it_went():
+    old = Envelope(
+        b"body",
+        {"id": "1", "x-delivery-count": 3, "n": 2**40},
+        priority=7,
+        expiration="60000",
+        message_id="1",
+        reply_to="r",
+        user_id="guest",
+    )
+    aside = outbound(delivered(old))
+    assert aside.expiration is None  # it must not die where nothing takes its dead letter
+    assert aside.user_id is None
+    back = inbound(delivered(aside, exchange="amqflow.moving.q/in"))
+    assert back == replace(
+        old,
+        headers={"id": "1", "n": 2**40, EXCHANGE: "tasks", ROUTING_KEY: "k.1"},
+        user_id=None,
+    )
+
+
+def test_what_a_broker_dead_lettered_keeps_its_story():
+    death = [{"queue": "x", "reason": "rejected", "exchange": "", "routing-keys": ["x"]}]
+    aside = outbound(delivered(Envelope(b"", {"x-death": death}, message_id="1")))
+    assert aside.headers == {"x-death": death}
+
+
+def test_a_receipt_tells_a_message_from_every_other_one():
+    one = Envelope(b"a", {"id": "1"}, message_id="1")
+    again = replace(one, headers={"id": "1", "x-delivery-count": 2})
+    assert digest(delivered(one)) == digest(delivered(again))
+    others = [
+        delivered(replace(one, body=b"b")),
+        delivered(replace(one, headers={"id": "1", "retries": 1})),
+        delivered(replace(one, message_id="2")),
+        delivered(one, routing_key="k.2"),
+    ]
+    assert len({digest(other) for other in (delivered(one), *others)}) == 5
+
+
+def test_a_message_without_an_id_gets_one():
+    assert outbound(delivered(Envelope(b""))).message_id

@@ -1,0 +1,166 @@
+"""The crash table: a worker killed at each named instant of a chord's way (lines 28 to 32).
+
+Exactly one run of the body, or of the errback; no member lost. Twice each here, twenty times in
+the slow test.
+"""
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from amqflow import AmqFlow
+from amqflow.canvas import chord
+from amqflow.workflow.records import State
+from tests.servers.wait import until
+
+pytestmark = pytest.mark.faults
+
+ROOT = Path(__file__).parents[2]
+GET = 60
+INSTANTS = ("28-ran", "29-completed", "30-counted", "31-published", "32-fired")
+SIZE = 6
+
+
+class Range:
+    """Where workers die: one works, the next one is warm."""
+
+    def __init__(self, app, folder):
+        self.app, self.folder = app, folder
+        self.log = (folder / "workers.log").open("ab")
+        self.numbers = itertools.count()
+        self.spare = self.spawn()
+        self.working = None
+        self.next()
+
+    def spawn(self):
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.workflow.crash_app"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CRASH_FOLDER": str(self.folder)},
+            stdin=subprocess.PIPE,
+            stdout=self.log,
+            stderr=self.log,
+        )
+
+    def next(self):
+        """Let the spare one work, and warm another one up."""
+        self.working, self.spare = self.spare, self.spawn()
+        self.working.stdin.write(b"go\n")
+        self.working.stdin.flush()
+
+    def close(self):
+        for process in (self.working, self.spare):
+            process.stdin.close()
+            process.terminate()
+        for process in (self.working, self.spare):
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.log.close()
+
+    def ran(self):
+        """Count the runs since the last look."""
+        log = self.folder / "runs.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return Counter(lines)
+
+    async def died(self):
+        """Wait until the armed worker is dead, and have the next one work."""
+        code = await asyncio.to_thread(self.working.wait, GET)
+        assert code == -9, (self.folder / "workers.log").read_text()
+        self.working.stdin.close()
+        self.next()
+
+    async def round(self, instant, *, failing):
+        """Kill a worker at an instant of one chord, and look what became of it."""
+        tasks = self.app.signature
+        numbers = [next(self.numbers) for _ in range(SIZE)]
+        names = [
+            "crash.bad" if failing and number == numbers[2] else "crash.member"
+            for number in numbers
+        ]
+        node = chord(
+            [tasks(name, (number,)) for name, number in zip(names, numbers, strict=True)],
+            tasks("crash.body"),
+        )
+        node.link_error(tasks("crash.errback"))
+        (self.folder / f"armed-{instant}").touch()
+        result = await node.aapply_async()
+        await self.died()
+        outcome = await self.app.wait_outcome(result.id, GET)
+        chords = self.app.runtime().chords
+        ran = Counter()
+
+        async def over():
+            known = await chords.load(result.parent.id, endings=False)
+            if known.state is State.OPEN or not await self.empty():
+                return False
+            # Empty queues hold nothing that waits; what was sent last may be about to run.
+            ran.update(self.ran())
+            return any(not what.startswith("member") for what in ran)
+
+        await until(over, deadline=GET)
+        ran.update(self.ran())
+        members = [ran[f"member {number}"] for number in numbers]
+        called = {what: count for what, count in ran.items() if not what.startswith("member")}
+        assert min(members) >= 1, f"a member was lost: {members}"
+        assert list(called.values()) == [1], called
+        if failing:
+            assert outcome.state == "FAILURE"
+            assert outcome.exception.type == "ValueError"
+            assert next(iter(called)).startswith("errback")
+        else:
+            assert (outcome.state, outcome.result) == ("SUCCESS", sum(numbers))
+            assert called == {f"body {result.id}": 1}
+
+    async def empty(self):
+        transport = self.app.runtime().transport
+        names = ("default", "amqflow.crash.completions")
+        counts = [await transport.declare_queue(name, passive=True) for name in names]
+        return not any(found.messages for found in counts)
+
+
+@pytest.fixture
+async def shooting(amqp_url, redis_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMQFLOW_BROKER", amqp_url)
+    monkeypatch.setenv("AMQFLOW_BACKEND", redis_url)
+    app = AmqFlow("crash", broker=amqp_url, backend=redis_url, workflow_deadline=600)
+    shooting = Range(app, tmp_path)
+    transport = app.runtime().transport
+    try:
+        await until(lambda: consumed(transport), deadline=GET)
+        yield shooting
+    finally:
+        await asyncio.to_thread(shooting.close)
+        await app.aclose()
+
+
+async def consumed(transport):
+    from amqflow.errors import AmqflowError
+
+    try:
+        return (await transport.declare_queue("default", passive=True)).consumers
+    except AmqflowError:
+        return 0
+
+
+async def test_28_to_32_a_kill_at_each_instant_runs_body_or_errback_exactly_once(shooting):
+    for instant in INSTANTS:
+        await shooting.round(instant, failing=False)
+        await shooting.round(instant, failing=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", INSTANTS)
+async def test_28_to_32_twenty_kills_at_each_instant(shooting, instant):
+    for number in range(20):
+        await shooting.round(instant, failing=number % 2 == 1)

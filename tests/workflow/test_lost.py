@@ -1,0 +1,320 @@
+"""What gets lost is found: dropped by the broker, flushed from the store, sent by the dead."""
+
+import asyncio
+
+import pytest
+
+from amqflow import AmqFlow, TaskRevoked
+from amqflow.canvas import chain, chord
+from amqflow.deadletters import DeadLetterDesk, Filters
+from amqflow.errors import ChordLost, MessageDropped
+from amqflow.protocol import headers as h
+from amqflow.workflow.records import State
+from tests.applications import Bench
+from tests.servers.wait import until
+from tests.workflow.conftest import Shop
+
+GET = 30
+
+
+class Stage(Shop):
+    """A shop with a worker started when the test says so."""
+
+    def __init__(self, app):
+        super().__init__(app)
+        self.bench = Bench(app)
+
+    @property
+    def chords(self):
+        return self.app.runtime().chords
+
+    async def state(self, chord_id):
+        known = await self.chords.load(chord_id, endings=False)
+        return None if known is None else known.state
+
+
+@pytest.fixture
+async def stage(amqp_url, redis_url):
+    """A chord is looked at after two seconds."""
+    app = AmqFlow("lost", broker=amqp_url, backend=redis_url, workflow_deadline=2, once_lease=2)
+    yield Stage(app)
+    await app.aclose()
+
+
+# -- dropped by the broker -------------------------------------------------------------------
+
+
+async def test_20_a_member_the_broker_expires_fails_its_chord_and_its_task(stage):
+    transport = stage.app.runtime().transport
+    async with stage.bench.working(slots=1):
+        await transport.declare_queue(
+            "idle",
+            arguments={
+                "x-queue-type": "quorum",
+                "x-message-ttl": 300,
+                "x-dead-letter-exchange": "amqflow.lost.dead",
+                "x-dead-letter-routing-key": "default",
+            },
+        )
+        member = stage.echo.s(2).set(queue="idle")
+        result = await chord([stage.echo.s(1), member], stage.collect.s()).aapply_async()
+        with pytest.raises(TaskRevoked, match="expired"):
+            await result.aget(timeout=GET)
+        outcome = await stage.app.fetch_outcome(result.parent.results[1].id)
+        assert outcome.state == "REVOKED"
+
+
+async def test_20_a_member_over_a_length_limit_fails_its_chord(stage):
+    transport = stage.app.runtime().transport
+    async with stage.bench.working(slots=1):
+        await transport.declare_queue(
+            "short",
+            arguments={
+                "x-queue-type": "classic",
+                "x-max-length": 1,
+                "x-overflow": "drop-head",
+                "x-dead-letter-exchange": "amqflow.lost.dead",
+                "x-dead-letter-routing-key": "default",
+            },
+        )
+        members = [stage.echo.s(i).set(queue="short") for i in range(2)]
+        result = await chord(members, stage.collect.s()).aapply_async()
+        with pytest.raises(MessageDropped, match="queue short: maxlen"):
+            await result.aget(timeout=GET)
+
+
+async def test_a_letter_a_worker_parked_is_no_news(stage):
+    async with stage.bench.working(slots=1):
+        with pytest.raises(KeyError):
+            await stage.run(stage.fail.s())
+        await stage.bench.dead()
+        assert await stage.count("amqflow.lost.dropped") == 0
+
+
+# -- epochs ----------------------------------------------------------------------------------
+
+
+async def test_a_replayed_member_resumes_its_failed_workflow(stage):
+    """A dead letter's replay opens task, member, chord and all that had failed with them."""
+    broken = True
+
+    @stage.app.task(name="shop.mended")
+    async def mended(value):
+        if broken:
+            raise ValueError("not yet")
+        return value
+
+    inner = chord([mended.s(1), stage.echo.s(2)], stage.total.s())
+    outer = chord([inner, stage.echo.s(10)], stage.total.s())
+    node = chain(outer, stage.double.s())
+    async with stage.bench.working(slots=4):
+        result = await node.aapply_async()
+        with pytest.raises(ValueError, match="not yet"):
+            await result.aget(timeout=GET)
+        broken = False
+        desk = await DeadLetterDesk.of(stage.app)
+        await stage.bench.dead()
+        report = await desk.replay(Filters())
+        assert report.done == 1
+
+        async def succeeded():
+            found = await stage.app.fetch_outcome(result.id)
+            return found if found is not None and found.state == "SUCCESS" else None
+
+        outcome = await until(succeeded, deadline=GET)
+    assert outcome.result == 26
+    assert outcome.epoch >= 1
+    assert stage.ran["double"] == 1
+
+
+# -- the watch -------------------------------------------------------------------------------
+
+
+async def test_34_a_store_flushed_in_mid_chord_fails_it_with_chord_lost_by_its_deadline(
+    stage, redis_server
+):
+    async with stage.bench.working(slots=4):
+        node = chord([stage.held.s("gate"), stage.echo.s(1)], stage.collect.s())
+        node.link_error(stage.sorry.s())
+        result = await chain(node, stage.double.s()).aapply_async()
+        await until(lambda: stage.ran["held gate"], deadline=GET)
+        await stage.app.runtime().chords._client.command("FLUSHDB")
+        stage.gates["gate"].set()
+        with pytest.raises(ChordLost, match="no longer in the store"):
+            await result.aget(timeout=GET)
+        await until(lambda: stage.told, deadline=GET)
+    assert stage.told[0][2] == "ChordLost"
+    assert stage.ran["collect"] == 0
+
+
+async def test_34_a_record_lost_after_the_body_ran_is_no_failure(stage):
+    async with stage.bench.working(slots=4):
+        result = await chord([stage.echo.s(1)], stage.collect.s()).aapply_async()
+        assert await result.aget(timeout=GET) == [1]
+        await until_fired(stage, result.parent.id)
+        await stage.chords._client.command("DEL", f"amqflow-chord-{{{result.parent.id}}}")
+        await asyncio.sleep(3)  # its watch comes by
+        await until(lambda: idle(stage), deadline=GET)
+    assert (await stage.app.fetch_outcome(result.id)).state == "SUCCESS"
+
+
+async def until_fired(stage, chord_id):
+    async def fired():
+        return await stage.state(chord_id) is State.FIRED
+
+    await until(fired, deadline=GET)
+
+
+async def idle(stage):
+    return await stage.count("amqflow.lost.completions") == 0
+
+
+async def test_34_endings_the_store_forgot_are_added_by_the_watch(stage):
+    """A failover may lose acknowledged writes: the outcomes are looked up one by one."""
+    async with stage.bench.working(slots=4):
+        node = chord([stage.held.s("gate"), stage.echo.s(1), stage.echo.s(2)], stage.collect.s())
+        result = await node.aapply_async()
+        header = result.parent
+        await header.results[1].aget(timeout=GET)
+        await header.results[2].aget(timeout=GET)
+
+        async def counted():
+            return (await stage.chords.load(header.id, endings=False)).ended == 2
+
+        await until(counted, deadline=GET)
+        await stage.chords._client.command("DEL", f"amqflow-chord-{{{header.id}}}-members")
+        stage.gates["gate"].set()
+        assert await result.aget(timeout=GET) == ["gate", 1, 2]
+    assert stage.ran["collect"] == 1
+
+
+async def test_a_chord_whose_members_live_is_watched_again(stage):
+    async with stage.bench.working(slots=4):
+        node = chord([stage.late.s("late", 5), stage.echo.s(1)], stage.collect.s())
+        result = await node.aapply_async()
+        assert await result.aget(timeout=GET) == ["late", 1]
+    assert stage.ran["collect"] == 1
+
+
+async def test_a_chord_whose_sender_died_fails_with_chord_lost(stage, monkeypatch):
+    """Its members' publishes stopped half way, as a kill of the caller stops them."""
+    runtime = stage.app.runtime()
+    launcher = type(runtime.launcher)
+    node = chord([stage.echo.s(i) for i in range(4)], stage.collect.s())
+    node.set(task_id="orphan")
+
+    async with stage.bench.working(slots=4):
+
+        async def died(*_):
+            raise asyncio.CancelledError
+
+        async def silent(*_):
+            """Nobody is left to say that it failed."""
+
+        monkeypatch.setattr(launcher, "_seal", died)
+        monkeypatch.setattr(launcher, "_abandon", silent)
+        with pytest.raises(asyncio.CancelledError):
+            await node.aapply_async()
+        outcome = await stage.app.wait_outcome("orphan", GET)
+    assert outcome.exception.type == "ChordLost"
+    assert "4 of them have ended" in outcome.exception.text
+
+
+async def test_a_chord_kept_in_another_kind_of_store_is_refused_with_the_reason(stage):
+    transport = stage.app.runtime().transport
+    async with stage.bench.working(slots=1):
+        from amqflow.workflow.wire import Completions
+
+        envelope = Completions("c", "lost", "sql", ()).to_envelope()
+        await transport.publish(envelope, "", "amqflow.lost.completions", timeout=10)
+        (kept,) = await stage.bench.look("amqflow.undelivered", 1)
+    assert "same backend" in kept.headers[h.EXCEPTION_MESSAGE]
+
+
+@pytest.mark.parametrize("backend", [None, "rpc://"])
+async def test_a_backend_that_counts_nothing_refuses_chords_and_runs_chains(amqp_url, backend):
+    from amqflow.canvas import group
+    from amqflow.errors import ConfigurationError
+
+    app = AmqFlow("lost", broker=amqp_url, backend=backend)
+    shop = Stage(app)
+    try:
+        for node in (
+            chord([shop.echo.s(1)], shop.collect.s()),
+            chord((shop.echo.s(i) for i in range(2)), shop.collect.s()),
+            chain(shop.echo.s(1), group(shop.add.s(1), shop.add.s(2))),
+        ):
+            with pytest.raises(ConfigurationError, match="redis://"):
+                await node.aapply_async()
+        async with shop.bench.working(slots=2):
+            await chain(shop.echo.s(1), shop.note.s()).aapply_async()
+            await until(lambda: shop.told == [("note", 1)], deadline=GET)
+    finally:
+        await app.aclose()
+
+
+# -- the store in trouble --------------------------------------------------------------------
+
+
+@pytest.fixture
+async def troubled(amqp_url, private_redis):
+    """A shop whose Redis may be killed, paused and made read-only."""
+    server = private_redis()
+    app = AmqFlow("lost", broker=amqp_url, backend=server.url, workflow_deadline=60, once_lease=2)
+    stage = Stage(app)
+    stage.server = server
+    yield stage
+    await app.aclose()
+
+
+TROUBLES = {
+    "restarted": lambda server: server.restart(),
+    "paused": lambda server: server.pause(1.0),
+    "read-only": lambda server: server.cli("REPLICAOF", "127.0.0.1", "1"),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_34_a_store_in_trouble_in_mid_chord_is_waited_for(troubled, trouble):
+    stage = troubled
+    async with stage.bench.working(slots=8):
+        node = chord(
+            [stage.held.s("gate"), *(stage.echo.s(i) for i in range(20))],
+            stage.collect.s(),
+        )
+        result = await chain(node, stage.collect.s()).aapply_async()
+        await until(lambda: stage.ran["held gate"], deadline=GET)
+        await asyncio.to_thread(TROUBLES[trouble], stage.server)
+        stage.gates["gate"].set()
+        await asyncio.sleep(0.5)  # outcomes and completions meet the trouble
+        if trouble == "read-only":
+            stage.server.cli("REPLICAOF", "NO", "ONE")
+        assert await result.aget(timeout=GET) == ["gate", *range(20)]
+    assert stage.ran["collect"] == 2
+
+
+async def test_33_completions_from_four_coordinators_at_once_fire_the_body_once(stage):
+    from contextlib import AsyncExitStack
+
+    from amqflow.workflow.records import Ending, Membership
+
+    async with AsyncExitStack() as workers:
+        for _ in range(4):
+            await workers.enter_async_context(stage.bench.working(slots=2))
+        runtime = stage.app.runtime()
+        result = await chord(
+            [stage.echo.s(1), stage.held.s("gate")], stage.collect.s()
+        ).aapply_async()
+        await until(lambda: stage.ran["held gate"], deadline=GET)
+        stage.gates["gate"].set()
+
+        async def completed(_):
+            member = Membership(result.parent.id, 1, "lost", runtime.chords.kind)
+            ending = Ending(1, succeeded=True, value=b'"gate"')
+            await runtime.producer.publish(runtime.launcher.completions(member, [ending]))
+
+        await asyncio.gather(*map(completed, range(100)))
+        assert await result.aget(timeout=GET) == [1, "gate"]
+        await until(lambda: idle(stage), deadline=GET)
+        assert stage.ran["collect"] == 1
