@@ -19,25 +19,33 @@ The broker holds the record of all steps: what stands of ours tells where a migr
 killed goes on. A message moves by one publish to two queues, its new one and a queue of receipts:
 whoever goes on drops what has a receipt and still lies in the old one. The receipts do not outlive
 the broker, so that one that was written without its message can never drop it.
+
+What a dead migration had sent may still lie unread in the broker's sockets, and be published after
+its messages have come back to their queue. So each run publishes to an exchange of its own, and
+the next one deletes that before it reads the receipts: from then on nothing of the old run is
+published any more. One that lives finds its exchange gone, and leaves the queue to the newer.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.errors import (
+    AmqflowError,
     BrokerUnavailable,
     NotFound,
     ReplaceRefused,
     TopologyMismatch,
 )
 from amqflow.logs import get_logger
+from amqflow.protocol import new_id
 from amqflow.provision.execute import again, create
-from amqflow.provision.mover import WINDOW, Mover, digest, inbound, outbound
+from amqflow.provision.mover import PAUSE, WINDOW, Mover, digest, inbound, outbound
 from amqflow.topology.facts import BrokerFacts
 from amqflow.topology.model import Exchange, Queue
-from amqflow.topology.names import MOVING, MovingNames
+from amqflow.topology.names import MOVING, RUN_TOKEN, MovingNames
 from amqflow.transport.detour import GRACE, LEASE
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ if TYPE_CHECKING:
 
     from amqflow.management import Management
     from amqflow.topology.plan import Replace
-    from amqflow.transport import Delivery, Transport
+    from amqflow.transport import Transport
 
 log = get_logger("amqflow.provision")
 
@@ -124,9 +132,10 @@ class Migration:
 
     async def _begun(self) -> bool:
         names = self._names
-        exchanges = (names.mark, names.entry, names.hold, names.copy("out"), names.copy("back"))
+        exchanges = (names.mark, names.entry, names.hold)
+        queues = (names.hold, names.receipts("out"), names.receipts("back"))
         there = [await self._exchange_there(name) for name in exchanges]
-        return any(there) or await self._there(names.hold)
+        return any(there) or any([await self._there(name) for name in queues])
 
     async def _old_stands(self) -> bool:
         """Whether the queue is still the old one. One that is missing is declared as wanted."""
@@ -174,23 +183,18 @@ class Migration:
         await create(
             Exchange(names.entry, "fanout", arguments={"alternate-exchange": names.hold}), door
         )
-        await self._copy("out", names.hold)
+        await self._declare_receipts("out")
         await create(Exchange(names.mark, "fanout"), door)
 
-    async def _copy(self, way: str, queue: str) -> None:
-        """Declare an exchange to a queue and to the receipts of this way, where it is missing."""
-        name, door = self._names.copy(way), self._transport
+    async def _declare_receipts(self, way: str) -> None:
         await again(
-            lambda: door.declare_queue(
-                name,
+            lambda: self._transport.declare_queue(
+                self._names.receipts(way),
                 # Receipts must not outlive the broker; in memory only, of the last few.
                 durable=self._facts.version >= _DURABLE_ONLY,
                 arguments={"x-queue-type": "classic", "x-max-length": 4 * WINDOW},
             )
         )
-        await create(Exchange(name, "fanout"), door)
-        await again(lambda: door.bind_queue(name, name))
-        await again(lambda: door.bind_queue(queue, name))
 
     async def _divert(self) -> None:
         names, door = self._names, self._transport
@@ -226,20 +230,22 @@ class Migration:
     # -- 2. and 3. drain, swap -------------------------------------------------------------
 
     async def _drain_and_swap(self, began: float) -> None:
-        name = self._queue.name
-        mover = await self._mover(name, "out", outbound, {"x-priority": PRIORITY})
-        started = _now()
-        try:
+        name, hold = self._queue.name, self._names.hold
+
+        async def drain(mover: Mover) -> None:
+            started = _now()
             async for left in self._watched(mover, name, "taking its messages out"):
                 newest = max(started, mover.full_at) + COUNTED
                 quiet = max(began + LEASE + GRACE, newest, mover.arrived_at + QUIET)
-                if left or mover.under_way or _now() < quiet:
+                if left or mover.under_way or _now() < quiet or await self._held():
                     continue
-                if not await self._held() and await self._deleted():
+                mover.insist = True  # what it takes now has no queue to go back to
+                if await self._deleted():
                     break
+                mover.insist = False
             await mover.settled()
-        finally:
-            await mover.close()
+
+        await self._run("out", name, hold, drain)
         await create(self._queue, self._transport)
 
     async def _held(self) -> int:
@@ -266,11 +272,12 @@ class Migration:
         names, door = self._names, self._transport
         if not await self._there(names.hold):
             return  # it was all done before
-        await self._copy("back", self._queue.name)
-        mover = await self._mover(names.hold, "back", inbound, {})
+        await self._declare_receipts("back")
         first = await self._ready(names.hold)
         bound = False
-        try:
+
+        async def refill(mover: Mover) -> None:
+            nonlocal bound
             async for left in self._watched(mover, names.hold, "putting its messages back"):
                 if not bound and (not left or mover.moved > 2 * first):
                     # Now, so that what is published meanwhile comes behind what waited.
@@ -279,8 +286,8 @@ class Migration:
                     bound = True
                 elif not left and not mover.under_way and _now() > mover.arrived_at + QUIET:
                     break
-        finally:
-            await mover.close()
+
+        await self._run("back", names.hold, self._queue.name, refill)
 
     # -- 5. restore ------------------------------------------------------------------------
 
@@ -305,26 +312,67 @@ class Migration:
         await again(lambda: door.delete_exchange(names.entry))
         if await self._there(names.hold) and await self._ready(names.hold):
             await self._refill()  # of a publisher that stood still for longer than its lease
-        for name in (names.copy("out"), names.copy("back"), names.hold):
-            await door.delete_exchange(name)
-            await door.delete_queue(name)
+        for way in ("out", "back"):
+            await self._end_runs(way)
+            await door.delete_queue(names.receipts(way))
+        await door.delete_exchange(names.hold)
+        await door.delete_queue(names.hold)
         self._on_step("done", 0, 0)
 
     # -- parts of the steps ----------------------------------------------------------------
 
-    async def _mover(
-        self,
-        queue: str,
-        way: str,
-        change: Callable[[Delivery], Any],
-        arguments: dict[str, Any],
-    ) -> Mover:
-        receipts = await self._receipts(self._names.copy(way))
+    async def _run(
+        self, way: str, source: str, target: str, work: Callable[[Mover], Awaitable[None]]
+    ) -> None:
+        """Move from one queue to another until ``work`` returns, in as many runs as it takes."""
+        since = _now()
+        while True:
+            mover = await self._mover(way, source, target)
+            try:
+                return await work(mover)
+            except _Interrupted as interrupted:
+                error = interrupted.error
+                if isinstance(error, NotFound):
+                    message = (
+                        f"another `apply --migrate` has taken over queue {self._queue.name!r}: "
+                        "let it end, then apply again"
+                    )
+                    raise BrokerUnavailable(message) from error
+                log.info("moving in a new run", queue=self._queue.name, error=str(error))
+                if mover.moved:
+                    since = _now()
+                elif _now() - since > self._patience:
+                    raise
+            finally:
+                await mover.close()
+            await asyncio.sleep(PAUSE)
+
+    async def _mover(self, way: str, source: str, target: str) -> Mover:
+        """Start a run after the one before, whose last publishes have left their receipts."""
+        names, door = self._names, self._transport
+        await self._end_runs(way)
+        receipts = await self._receipts(names.receipts(way))
+        exchange = names.run(way, new_id()[-RUN_TOKEN:])
+        await create(Exchange(exchange, "fanout"), door)
+        await again(lambda: door.bind_queue(names.receipts(way), exchange))
+        await again(lambda: door.bind_queue(target, exchange))
         mover = Mover(
-            self._transport, queue, self._names.copy(way), change, receipts, arguments=arguments
+            door,
+            source,
+            exchange,
+            outbound if way == "out" else inbound,
+            receipts,
+            arguments={"x-priority": PRIORITY} if way == "out" else {},
         )
         await mover.start(self._patience)
         return mover
+
+    async def _end_runs(self, way: str) -> None:
+        """Delete the exchanges of earlier runs: what is still on its way to them is refused."""
+        found = await self._management.get(self._management.path("exchanges"))
+        for name in [str(one["name"]) for one in found]:
+            if self._names.is_run(way, name):
+                await again(partial(self._transport.delete_exchange, name))
 
     async def _receipts(self, queue: str) -> list[bytes]:
         """Return the digests of what was moved last; the receipts stay."""
@@ -350,6 +398,8 @@ class Migration:
         """Yield the ready messages of a queue, again and again, while there is progress."""
         progress, since = -1, _now()
         while True:
+            if mover.broken is not None:
+                raise _Interrupted(mover.broken)
             left = await self._ready(queue)
             self._on_step(step, mover.moved, left + mover.under_way)
             if mover.moved != progress or not (left or mover.under_way):
@@ -385,6 +435,14 @@ class Migration:
         except NotFound:
             return False
         return True
+
+
+class _Interrupted(BrokerUnavailable):
+    """A run of the mover ended with a publish of which nobody knows what became."""
+
+    def __init__(self, error: AmqflowError) -> None:
+        super().__init__(f"moving stopped: {error}. Nothing is lost; apply again")
+        self.error = error
 
 
 def _now() -> float:

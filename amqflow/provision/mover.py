@@ -8,7 +8,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from amqflow.errors import AmqflowError
+from amqflow.errors import (
+    AmqflowError,
+    BrokerUnavailable,
+    ChannelLost,
+    NotFound,
+    PublishTimeout,
+)
 from amqflow.logs import get_logger
 from amqflow.protocol import headers as h
 from amqflow.protocol import new_id
@@ -24,10 +30,13 @@ log = get_logger("amqflow.provision")
 
 #: Messages under way at one time.
 WINDOW: Final = 1000
-#: Seconds one publish may take before it is tried again.
+#: Seconds one publish may take before its outcome is looked up.
 TIMEOUT: Final = 60.0
 #: Seconds between two tries of what was refused.
 PAUSE: Final = 1.0
+
+#: After these nobody can say whether the message is there.
+_UNSURE: Final = (BrokerUnavailable, ChannelLost, PublishTimeout)
 
 #: The time to live a message itself asked for, kept while it waits where it must not die.
 _EXPIRATION: Final = "amqflow-moving-expiration"
@@ -88,6 +97,10 @@ class Mover:
 
     ``moved`` counts what left the queue; ``full_at`` and ``arrived_at`` are loop times at which
     the window was full, and a message came, for the last time.
+
+    A publish whose outcome nobody knows ends the run (``broken``): the receipts tell the next one
+    what became of it. With ``insist`` it is published again instead, because what it was taken
+    from is no more.
     """
 
     def __init__(
@@ -123,6 +136,8 @@ class Mover:
         self.moved = 0
         self.full_at = self.arrived_at = float("-inf")
         self.problem: str | None = None
+        self.broken: AmqflowError | None = None
+        self.insist = False
 
     @property
     def under_way(self) -> int:
@@ -155,6 +170,8 @@ class Mover:
     def _take(self, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         self.arrived_at = loop.time()
+        if self.broken is not None:
+            return  # it goes back to its queue when the run is closed
         task = loop.create_task(self._one(delivery))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -166,13 +183,16 @@ class Mover:
         key = _digest(envelope, delivery.routing_key)
         while (flying := self._flying.get(key)) is not None:
             await asyncio.wait([flying])
+        if self.broken is not None:
+            return
         # A message that had no id of its own gets another one each time: it cannot be told.
         if self._receipts[key] > 0:
             self._receipts[key] -= 1
         else:
             landed = self._flying[key] = asyncio.get_running_loop().create_future()
             try:
-                await self._publish(envelope, delivery.routing_key)
+                if not await self._published(envelope, delivery.routing_key):
+                    return
                 if not delivery.live:
                     self._receipts[key] += 1  # it comes again, and is there already
             finally:
@@ -181,16 +201,26 @@ class Mover:
         delivery.ack()
         self.moved += 1
 
-    async def _publish(self, envelope: Envelope, routing_key: str) -> None:
-        while True:
+    async def _published(self, envelope: Envelope, routing_key: str) -> bool:
+        """Publish one message; False: the run ends, and this one stays where it is."""
+        while self.broken is None:
             try:
                 await self._transport.publish(
-                    envelope, self._exchange, routing_key, timeout=TIMEOUT
+                    envelope, self._exchange, routing_key, timeout=TIMEOUT, retry=False
                 )
             except AmqflowError as error:
                 self.problem = str(error)
-                log.debug("moving a message failed, will try again", error=str(error))
+                log.debug("moving a message failed", error=str(error))
+                if isinstance(error, NotFound) or (isinstance(error, _UNSURE) and not self.insist):
+                    self._break(error)
+                    break
                 await asyncio.sleep(PAUSE)
             else:
                 self.problem = None
-                return
+                return True
+        return False
+
+    def _break(self, error: AmqflowError) -> None:
+        """End the run; a missing exchange is why the others lost their channel."""
+        if not isinstance(self.broken, NotFound):
+            self.broken = error

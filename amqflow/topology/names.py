@@ -86,6 +86,10 @@ def suspect_queue(queue: str) -> str:
     return queue + SUSPECT_SUFFIX
 
 
+#: Characters that tell one run of a mover from another.
+RUN_TOKEN: Final = 8
+
+
 @dataclass(frozen=True, slots=True)
 class MovingNames:
     """The names of what stands on the broker while one queue is replaced by another of its name.
@@ -113,11 +117,20 @@ class MovingNames:
     @property
     def longest(self) -> str:
         """The longest of these names."""
-        return max(self.mark, self.entry, self.hold, self.copy("out"), self.copy("back"), key=len)
+        return max(self.mark, self.hold, self.run("back", "0" * RUN_TOKEN), key=len)
 
-    def copy(self, way: str) -> str:
-        """Return the exchange, and the queue of receipts, of moving ``out`` or ``back``."""
+    def receipts(self, way: str) -> str:
+        """Return the queue of receipts of moving ``out`` or ``back``."""
         return f"{MOVING}{self.queue}/{way}"
+
+    def run(self, way: str, token: str) -> str:
+        """Return the exchange that one run of the mover publishes to."""
+        return f"{self.receipts(way)}/{token}"
+
+    def is_run(self, way: str, name: str) -> bool:
+        """Whether a name is of :meth:`run`; those of a queue ``QUEUE/out`` look much like it."""
+        token = name.removeprefix(self.run(way, ""))
+        return token != name and len(token) == RUN_TOKEN and "/" not in token
 
 
 @dataclass(frozen=True, slots=True)

@@ -500,25 +500,25 @@ class Worker:
 
         A broker that goes away meanwhile is waited for.
         """
-        stopped = asyncio.ensure_future(self._stop.wait())
+        subscribed = asyncio.create_task(self._subscribed())
+        stopped = asyncio.create_task(self._stop.wait())
         try:
-            while not self._stop.is_set():
-                waits = (consumer.wait_active(10.0) for _, consumer in self._consumers)
-                active = asyncio.gather(*waits)
-                either: list[asyncio.Future[Any]] = [active, stopped]
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not active.done():
-                    active.cancel()
-                    await asyncio.wait([active])
-                    return
+            await asyncio.wait([subscribed, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if subscribed.done():
+                subscribed.result()
+        finally:
+            for task in (subscribed, stopped):
+                task.cancel()
+            await asyncio.gather(subscribed, stopped, return_exceptions=True)
+
+    async def _subscribed(self) -> None:
+        """Wait for each consumer, saying every ten seconds which one is not there yet."""
+        for _, consumer in self._consumers:
+            while not consumer.active:
                 try:
-                    active.result()
+                    await consumer.wait_active(10.0)
                 except BrokerUnavailable as error:
                     log.warning("not consuming yet", error=str(error))
-                else:
-                    return
-        finally:
-            stopped.cancel()
 
     async def shutdown(self) -> None:
         """Stop consuming, let running tasks end, hand back what has not started (design 10)."""

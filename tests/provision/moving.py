@@ -178,7 +178,7 @@ async def replaced_under_load(folder, url, management_url, queue, *, held, rate,
                 there = await count(asking, hold) or 0
                 most = max(most, there)
                 return (
-                    await count(asking, ledger.names.copy("back")) is not None
+                    await count(asking, ledger.names.receipts("back")) is not None
                     and there < most - held // 10
                 )
 
