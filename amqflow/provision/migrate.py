@@ -16,19 +16,25 @@ wait beside it in a queue of ours while the name is given to the new one:
 5. **Restore.** Each binding gets its old form, as in 1; the mark goes, and later the rest.
 
 The broker holds the record of all steps: what stands of ours tells where a migration that was
-killed goes on. A message moves by one publish to two queues, its new one and a queue of receipts:
-whoever goes on drops what has a receipt and still lies in the old one. The receipts do not outlive
-the broker, so that one that was written without its message can never drop it.
+killed goes on. A message moves by one publish to two queues, its new one and a queue of receipts.
+Putting back, whoever goes on drops what has a receipt and still lies in the old one. Taking out, a
+worker may have had it meanwhile: so each ack goes with a note to the receipts, in one write, and a
+copy without a note is void (``mover``); the queue ``…/void`` names those, and they are left out
+when the messages are put back. The receipts do not outlive the broker, so that one that was written
+without its message can never drop it.
 
-What a dead migration had sent may still lie unread in the broker's sockets, and be published after
-its messages have come back to their queue. So each run publishes to an exchange of its own, and
-the next one deletes that before it reads the receipts: from then on nothing of the old run is
-published any more. One that lives finds its exchange gone, and leaves the queue to the newer.
+What a dead migration had sent may still lie unread in the broker's sockets, and be done after its
+messages have come back to their queue. So each run publishes and notes to exchanges of its own, and
+the next one deletes them before it reads the receipts: from then on nothing of the old run happens
+any more, neither a copy nor an ack. An exclusive consumer of ``…/lock`` keeps a second migration
+of the queue waiting; one that was cut off from the broker for so long that another took over finds
+its exchange gone, and leaves the queue to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +48,18 @@ from amqflow.errors import (
 from amqflow.logs import get_logger
 from amqflow.protocol import new_id
 from amqflow.provision.execute import again, create
-from amqflow.provision.mover import PAUSE, WINDOW, Mover, digest, inbound, outbound
+from amqflow.provision.mover import (
+    PAUSE,
+    TIMEOUT,
+    WINDOW,
+    Mover,
+    Past,
+    digest,
+    inbound,
+    listed,
+    outbound,
+    read_list,
+)
 from amqflow.topology.facts import BrokerFacts
 from amqflow.topology.model import Exchange, Queue
 from amqflow.topology.names import MOVING, RUN_TOKEN, MovingNames
@@ -53,7 +70,7 @@ if TYPE_CHECKING:
 
     from amqflow.management import Management
     from amqflow.topology.plan import Replace
-    from amqflow.transport import Transport
+    from amqflow.transport import Consumer, Delivery, Transport
 
 log = get_logger("amqflow.provision")
 
@@ -69,6 +86,8 @@ QUIET: Final = 2.0
 AT_ONCE: Final = 4
 #: Seconds between two looks.
 EVERY: Final = 0.2
+#: Seconds between two tries to be the only one.
+LOCKED: Final = 2.0
 #: Seconds without progress after which a migration gives up; it may be gone on with later.
 PATIENCE: Final = 300.0
 #: From here on transient queues are denied (RabbitMQ release notes, 4.3).
@@ -103,6 +122,7 @@ class Migration:
         self._patience = patience
         self._names = MovingNames(queue.name)
         self._facts = BrokerFacts((4, 0))
+        self._holder: Consumer | None = None
 
     async def run(self) -> None:
         """Replace the queue.
@@ -115,6 +135,10 @@ class Migration:
             ManagementUnavailable, AccessRefused: as they say.
         """
         self._facts = BrokerFacts((await self._transport.server()).version)
+        async with self._alone():
+            await self._replace()
+
+    async def _replace(self) -> None:
         begun = await self._begun()
         if await self._old_stands():
             await self._refuse_impossible()
@@ -128,12 +152,49 @@ class Migration:
         await self._restore()
         await self._finish()
 
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Be the only migration of this queue; whoever dies makes room for the next."""
+        lock, door = self._names.lock, self._transport
+        end = _now() + self._patience
+        while True:
+            await again(
+                lambda: door.declare_queue(
+                    lock,
+                    durable=self._facts.version >= _DURABLE_ONLY,
+                    auto_delete=True,
+                    arguments={"x-queue-type": "classic"},
+                )
+            )
+            holder = door.consume(lock, lambda _: None, prefetch=1, exclusive=True)
+            try:
+                await holder.wait_active(LOCKED)
+            except BrokerUnavailable as error:
+                await holder.close()
+                if _now() < end:
+                    self._on_step("waiting for another migration of it", 0, 0)
+                    continue
+                message = (
+                    f"another `apply --migrate` has been at queue {self._queue.name!r} for "
+                    f"{self._patience:g} s: let it end, then apply again"
+                )
+                raise BrokerUnavailable(message) from error
+            except BaseException:
+                await holder.close()
+                raise
+            break
+        self._holder = holder
+        try:
+            yield
+        finally:
+            await holder.close()
+
     # -- where it stands -------------------------------------------------------------------
 
     async def _begun(self) -> bool:
         names = self._names
         exchanges = (names.mark, names.entry, names.hold)
-        queues = (names.hold, names.receipts("out"), names.receipts("back"))
+        queues = (names.hold, names.void, names.receipts("out"), names.receipts("back"))
         there = [await self._exchange_there(name) for name in exchanges]
         return any(there) or any([await self._there(name) for name in queues])
 
@@ -183,6 +244,7 @@ class Migration:
         await create(
             Exchange(names.entry, "fanout", arguments={"alternate-exchange": names.hold}), door
         )
+        await create(Queue(names.void, delivery_limit=self._facts.no_delivery_limit), door)
         await self._declare_receipts("out")
         await create(Exchange(names.mark, "fanout"), door)
 
@@ -192,7 +254,7 @@ class Migration:
                 self._names.receipts(way),
                 # Receipts must not outlive the broker; in memory only, of the last few.
                 durable=self._facts.version >= _DURABLE_ONLY,
-                arguments={"x-queue-type": "classic", "x-max-length": 4 * WINDOW},
+                arguments={"x-queue-type": "classic", "x-max-length": 8 * WINDOW},
             )
         )
 
@@ -316,7 +378,8 @@ class Migration:
             await self._end_runs(way)
             await door.delete_queue(names.receipts(way))
         await door.delete_exchange(names.hold)
-        await door.delete_queue(names.hold)
+        for name in (names.hold, names.void):
+            await door.delete_queue(name)
         self._on_step("done", 0, 0)
 
     # -- parts of the steps ----------------------------------------------------------------
@@ -346,26 +409,47 @@ class Migration:
             finally:
                 await mover.close()
             await asyncio.sleep(PAUSE)
+            if self._holder is not None:
+                await self._holder.wait_active(self._patience)
 
     async def _mover(self, way: str, source: str, target: str) -> Mover:
-        """Start a run after the one before, whose last publishes have left their receipts."""
+        """Start a run after the one before, whose last steps have left their receipts."""
         names, door = self._names, self._transport
         await self._end_runs(way)
-        receipts = await self._receipts(names.receipts(way))
-        exchange = names.run(way, new_id()[-RUN_TOKEN:])
-        await create(Exchange(exchange, "fanout"), door)
-        await again(lambda: door.bind_queue(names.receipts(way), exchange))
-        await again(lambda: door.bind_queue(target, exchange))
+        past = await (self._past_out() if way == "out" else self._past_back())
+        token = new_id()[1 - RUN_TOKEN :]
+        copies, notes = names.run(way, f"{token}c"), names.run(way, f"{token}n")
+        for exchange in (copies, notes):
+            await create(Exchange(exchange, "fanout"), door)
+            await again(partial(door.bind_queue, names.receipts(way), exchange))
+        await again(partial(door.bind_queue, target, copies))
         mover = Mover(
             door,
             source,
-            exchange,
-            outbound if way == "out" else inbound,
-            receipts,
+            copies,
+            partial(outbound, run=token) if way == "out" else inbound,
+            past,
+            notes=notes if way == "out" else None,
             arguments={"x-priority": PRIORITY} if way == "out" else {},
         )
         await mover.start(self._patience)
         return mover
+
+    async def _past_out(self) -> Past:
+        """Declare void what has no note, then forget the receipts. Originals are all there."""
+        names, door = self._names, self._transport
+        made, noted = await self._receipts(names.receipts("out"))
+        if void := set(made).difference(noted):
+            await door.publish(listed(void), "", names.void, timeout=TIMEOUT)
+        await again(partial(door.purge_queue, names.receipts("out")))
+        return Past()
+
+    async def _past_back(self) -> Past:
+        made, _ = await self._receipts(self._names.receipts("back"))
+        void: list[bytes] = []
+        if await self._there(self._names.void):
+            _, void = await self._receipts(self._names.void)
+        return Past(there=made, void=frozenset(void))
 
     async def _end_runs(self, way: str) -> None:
         """Delete the exchanges of earlier runs: what is still on its way to them is refused."""
@@ -374,25 +458,38 @@ class Migration:
             if self._names.is_run(way, name):
                 await again(partial(self._transport.delete_exchange, name))
 
-    async def _receipts(self, queue: str) -> list[bytes]:
-        """Return the digests of what was moved last; the receipts stay."""
+    async def _receipts(self, queue: str) -> tuple[list[bytes], list[bytes]]:
+        """Return the digests of the copies in a queue, and those that lists in it name.
+
+        All of it stays.
+        """
         count = await self._ready(queue)
-        found: list[bytes] = []
+        copies: list[bytes] = []
+        named: list[bytes] = []
+        read = 0
         if not count:
-            return found
-        consumer = self._transport.consume(
-            queue, lambda delivery: found.append(digest(delivery)), prefetch=0
-        )
+            return copies, named
+
+        def take(delivery: Delivery) -> None:
+            nonlocal read
+            read += 1
+            digests = read_list(delivery)
+            if digests is None:
+                copies.append(digest(delivery))
+            else:
+                named.extend(digests)
+
+        consumer = self._transport.consume(queue, take, prefetch=0)
         try:
             await consumer.wait_active(self._patience)
             end = _now() + self._patience
-            while len(found) < count:
+            while read < count:
                 if _now() > end:
                     raise BrokerUnavailable(f"queue {queue!r} hands out no receipts; apply again")
                 await asyncio.sleep(EVERY / 4)
         finally:
             await consumer.close()
-        return found
+        return copies, named
 
     async def _watched(self, mover: Mover, queue: str, step: str) -> AsyncIterator[int]:
         """Yield the ready messages of a queue, again and again, while there is progress."""

@@ -128,8 +128,28 @@ class Consumer(Protocol):
         """Why it is not active, for people; None when it is."""
         ...
 
+    @property
+    def generation(self) -> int:
+        """How many channels it has had; deliveries of an earlier one cannot be settled."""
+        ...
+
     async def wait_active(self, timeout: float) -> None:
         """Wait until subscribed; raises BrokerUnavailable with the problem after ``timeout``."""
+        ...
+
+    def note(self, envelope: Envelope, exchange: str, routing_key: str) -> bool:
+        """Publish on the consumer's own channel, in one write before the acks of this loop turn.
+
+        It is not confirmed, and dropped where nothing is bound. Where this process dies the
+        broker has the note and the acks, or neither. The broker reads it first: an exchange that
+        does not exist closes the channel, and none of those acks is done.
+
+        Returns:
+            False where the channel is lost: neither is sent.
+
+        Raises:
+            EncodeError, MessageTooLarge: as for ``publish``.
+        """
         ...
 
     async def pause(self) -> None:

@@ -5,6 +5,8 @@ import random
 
 import pytest
 
+from tests.transport.suite import message
+
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 async def test_ack_removes_requeue_hands_back_and_reject_dead_letters(seam, kind):
@@ -81,4 +83,44 @@ async def test_what_was_acked_is_acked_when_the_transport_closes(open_seam, amqp
     await inbox.holds(300)
     inbox.ack_all()
     await other.transport.close()
+    assert await seam.ready(queue) == 0
+
+
+# -- a note with the acks --------------------------------------------------------------------
+
+
+async def test_a_note_goes_out_with_the_acks_of_its_loop_turn(seam, queue):
+    await seam.transport.declare_queue("notes")
+    await seam.publish(queue, b"a", b"b")
+    inbox = await seam.consume(queue)
+    await inbox.holds(2)
+    first, second = inbox.deliveries
+    assert inbox.consumer.note(message(b"had a"), "", "notes")
+    first.ack()
+    await seam.becomes_ready("notes", 1)
+    notes = await seam.consume("notes")
+    await notes.holds(1)
+    assert notes.bodies == [b"had a"]
+    await inbox.consumer.close()
+    assert second.envelope.body == b"b"
+    await seam.becomes_ready(queue, 1)
+
+
+async def test_where_a_note_finds_no_exchange_none_of_its_acks_is_done(seam, queue):
+    await seam.publish(queue, b"a")
+    inbox = await seam.consume(queue)
+    await inbox.holds(1)
+    generation = inbox.consumer.generation
+    assert inbox.consumer.note(message(b"had a"), "gone", "")
+    inbox.deliveries[0].ack()
+    await inbox.holds(2)
+    assert inbox.bodies == [b"a", b"a"]
+    assert inbox.consumer.generation == generation + 1
+    assert not inbox.deliveries[0].live
+
+
+async def test_a_closed_consumer_takes_no_note(seam, queue):
+    inbox = await seam.consume(queue)
+    await inbox.consumer.close()
+    assert not inbox.consumer.note(message(), "", queue)
     assert await seam.ready(queue) == 0

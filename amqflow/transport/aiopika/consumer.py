@@ -14,8 +14,9 @@ from amqflow.logs import get_logger
 from amqflow.transport.acks import AckBatch
 from amqflow.transport.aiopika import methods
 from amqflow.transport.aiopika.calls import call
+from amqflow.transport.aiopika.content import write_content
 from amqflow.transport.aiopika.faults import closed, translate, translated
-from amqflow.transport.aiopika.frames import FrameWriter
+from amqflow.transport.aiopika.frames import FrameWriter, body_max
 from amqflow.transport.aiopika.stream import Tap
 from amqflow.transport.names import check_name
 from amqflow.transport.seam import CLOSE_TIMEOUT, Delivery
@@ -52,6 +53,7 @@ class _Session:
         self.tag: str | None = None
         self._queue = queue
         self._number = channel.number
+        self._body_max = body_max(channel)
         self._on_delivery = on_delivery
         self._on_settled = on_settled
         self._open = True
@@ -136,6 +138,14 @@ class _Session:
             frame = commands.Basic.Nack(delivery_tag=tag, multiple=False, requeue=requeue)
             self.writer.write(pamqp.frame.marshal(frame, self._number))
 
+    def note(self, envelope: Envelope, exchange: str, routing_key: str) -> bool:
+        if not self.live:
+            return False
+        publish = methods.BasicPublish(exchange=exchange, routing_key=routing_key)
+        content = write_content(envelope, self._number, self._body_max)
+        self.writer.write(pamqp.frame.marshal(publish, self._number), content)
+        return True
+
     def _acks(self) -> bytes:
         frames = [
             pamqp.frame.marshal(
@@ -176,6 +186,7 @@ class AioPikaConsumer:
         self._session: _Session | None = None
         self._changing = asyncio.Lock()
         self._reopening: asyncio.Task[None] | None = None
+        self.generation = 0
         self.problem: str | None = "not subscribed yet"
         self._task = asyncio.get_running_loop().create_task(self._supervise())
 
@@ -197,6 +208,11 @@ class AioPikaConsumer:
         except TimeoutError:
             message = f"queue {self._queue!r} is not consumed after {timeout:g} s: {self.problem}"
             raise BrokerUnavailable(message) from None
+
+    def note(self, envelope: Envelope, exchange: str, routing_key: str) -> bool:
+        """See :meth:`amqflow.transport.seam.Consumer.note`."""
+        session = self._session
+        return session is not None and session.note(envelope, exchange, routing_key)
 
     async def _supervise(self) -> None:
         backoff = Backoff(first=0.05, most=5.0)
@@ -250,6 +266,7 @@ class AioPikaConsumer:
         return translate(error, doing)
 
     def _make_session(self, channel: Channel) -> tuple[_Session, Tap]:
+        self.generation += 1
         session = _Session(
             channel, self._queue, self._on_delivery, self._cancelled, self._on_settled
         )
