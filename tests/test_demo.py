@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amqflow.cli.demo_tasks import is_flaky
+from tests.servers.command import run
 from tests.servers.process import free_port
 from tests.servers.wait import until
 
@@ -49,14 +49,7 @@ def environment(amqp_url, redis_url):
 
 
 def demo(environment, *options):
-    return subprocess.run(
-        [sys.executable, "-m", "amqflow", "demo", *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run("-m", "amqflow", "demo", *options, env=environment, deadline=120)
 
 
 def left_behind(rabbitmq, vhost):

@@ -16,6 +16,7 @@ from amqflow import AmqFlow
 from amqflow.deadletters import read_line
 from tests.applications import Bench
 from tests.deadletters.conftest import Corner, parked
+from tests.servers.command import Command
 
 SHOP = """
 from amqflow import AmqFlow
@@ -40,17 +41,9 @@ class Shop:
 
     def dlq(self, *arguments, typed="", **environment):
         """Run a command of the desk to its end, with `typed` as its standard input."""
-        return subprocess.run(
-            [sys.executable, "-m", "amqflow", "-A", "shop", "dlq", *arguments],
-            cwd=self.folder.path,
-            # Drafts that are kept are kept in the test's own folder.
-            env=self.folder.environment(TMPDIR=str(self.folder.path), **environment),
-            input=typed,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        # Drafts that are kept are kept in the test's own folder.
+        environment = {"TMPDIR": str(self.folder.path), **environment}
+        return self.folder.run("-A", "shop", "dlq", *arguments, typed=typed, **environment)
 
     def ok(self, *arguments, code=0, **options):
         """Run a command that must end so; return what it printed."""
@@ -438,8 +431,8 @@ def test_edit_offers_to_try_again_on_a_terminal(shop):
 def in_a_terminal(shop, *arguments, answer="", **environment):
     """Run a command on a pseudo-terminal; return all it printed."""
     parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "amqflow", "-A", "shop", "dlq", *arguments],
+    process = Command(
+        *("-m", "amqflow", "-A", "shop", "dlq", *arguments),
         cwd=shop.folder.path,
         env=shop.folder.environment(TERM="xterm", **environment),
         stdin=child,

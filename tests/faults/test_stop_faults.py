@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from amqflow.settings import Settings
 from amqflow.worker.returns import SUSPECT_AFTER
 from tests.faults.ledger import ROOT, consumed
+from tests.servers.command import Command
 from tests.servers.process import free_port
 from tests.servers.wait import until
 
@@ -169,9 +169,8 @@ async def test_told_in_the_middle_of_its_start_nothing_is_held(stage, amqp_url, 
 
 
 def starting(environment, folder, out):
-    return subprocess.Popen(
-        [sys.executable, "-m", "amqflow", "-A", "tests.faults.worker_app", "worker", "-c", "2"],
-        cwd=ROOT,
+    return Command(
+        *("-m", "amqflow", "-A", "tests.faults.worker_app", "worker", "-c", "2"),
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),

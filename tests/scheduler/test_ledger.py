@@ -8,7 +8,6 @@ import importlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -21,6 +20,7 @@ from amqflow.errors import AmqflowError
 from amqflow.scheduler.redis import RedisScheduleStore
 from amqflow.scheduler.words import What
 from tests.faults.ledger import ROOT, Workers, consumed
+from tests.servers.command import Command
 from tests.servers.wait import until
 
 APP = "tests.scheduler.ledger_app"
@@ -60,9 +60,8 @@ class Schedulers:
         self._started += 1
         log = (self._folder / f"beat{self._started}.log").open("wb")
         self.running.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "amqflow", "-A", APP, "beat", "-n", f"b{self._started}"],
-                cwd=ROOT,
+            Command(
+                *("-m", "amqflow", "-A", APP, "beat", "-n", f"b{self._started}"),
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=log,
                 stderr=subprocess.STDOUT,

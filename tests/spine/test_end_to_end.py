@@ -434,14 +434,12 @@ async def test_blocking_verbs_inside_a_loop_name_their_twin(bench):
 
 
 def test_blocking_verbs_work_in_plain_code(amqp_url, redis_url):
-    import subprocess
-    import sys
-
+    from tests.servers.command import Command
     from tests.servers.wait import until_sync
 
     app = AmqFlow("plain", broker=amqp_url, backend=redis_url)
-    ready = subprocess.Popen(
-        [sys.executable, "-m", "amqflow.cli", "-A", "tests.spine.plain_app", "worker", "-c", "2"],
+    ready = Command(
+        *("-m", "amqflow", "-A", "tests.spine.plain_app", "worker", "-c", "2"),
         env={**os.environ, "AMQFLOW_BROKER": amqp_url, "AMQFLOW_BACKEND": redis_url},
     )
     try:
