@@ -13,6 +13,7 @@ import pika.adapters.asyncio_connection
 import pytest
 from kombu.simple import SimpleQueue
 
+from tests.broker.conftest import BROKERS
 from tests.servers.wait import until_sync
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +151,11 @@ print(sorted(app.control.inspect(timeout=5).active_queues().popitem()[1][0])[:2]
 """
 
 
+@pytest.mark.parametrize(
+    "served",
+    [pytest.param(one, marks=pytest.mark.slow) if one == "rabbitmq" else one for one in BROKERS],
+    indirect=True,
+)
 def test_a_celery_worker_and_its_producer_work_on_the_broker(served, tmp_path):
     environment = os.environ | {"PLAIN_BROKER": served.url, "PYTHONPATH": str(ROOT)}
     celery = [sys.executable, "-m", "celery", "-A", "tests.broker.celery_app", "worker"]

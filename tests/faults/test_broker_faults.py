@@ -13,6 +13,7 @@ from tests.faults.ledger import Workers, consumed
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
+long = pytest.mark.faults_long
 
 
 def echo_app(broker_url, store_url):
@@ -38,18 +39,22 @@ async def flow(echo, count):
     assert values == list(range(count))
 
 
-async def test_all_connections_closed_under_load(private_rabbitmq, redis_url):
-    broker = private_rabbitmq()
-    app, echo = echo_app(broker.url, redis_url)
+async def test_all_connections_closed_under_load(rabbitmq, vhost, amqp_url, redis_url):
+    app, echo = echo_app(amqp_url, redis_url)
     async with Bench(app).working():
+        closing = asyncio.create_task(closed(rabbitmq, vhost))
+        while not closing.done():
+            await flow(echo, 100)
+        assert closing.result() >= 2  # one consumes, one publishes
+        await flow(echo, 100)
 
-        async def close():
-            await asyncio.sleep(0.2)  # the load is to be under way
-            await asyncio.to_thread(broker.ctl, "close_all_connections", "test")
 
-        await asyncio.gather(flow(echo, 400), close())
+async def closed(rabbitmq, vhost):
+    """Close the connections as soon as the management API, which is late, knows them."""
+    return await until(lambda: asyncio.to_thread(rabbitmq.close_connections, vhost), deadline=60)
 
 
+@long
 async def test_the_broker_application_is_stopped_and_started(private_rabbitmq, redis_url):
     broker = private_rabbitmq()
     app, echo = echo_app(broker.url, redis_url)
@@ -62,6 +67,7 @@ async def test_the_broker_application_is_stopped_and_started(private_rabbitmq, r
         await asyncio.gather(flow(echo, 400), stop_and_start())
 
 
+@long
 async def test_a_blocked_broker_is_named_and_consuming_goes_on(private_rabbitmq, redis_url):
     broker = private_rabbitmq()
     app, echo = echo_app(broker.url, redis_url)
@@ -121,6 +127,7 @@ async def test_a_missing_exchange_is_named_and_harms_nobody(bench):
         assert all([await result.aget(timeout=10) == 1 for result in answers[:100]])
 
 
+@long
 async def test_a_frozen_worker_comes_back_to_a_task_that_is_done(
     private_rabbitmq, redis_url, tmp_path, monkeypatch
 ):

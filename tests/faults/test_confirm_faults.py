@@ -16,6 +16,7 @@ from tests.servers.wait import until
 pytestmark = pytest.mark.faults
 
 
+@pytest.mark.faults_long
 async def test_a_killed_broker_has_everything_it_confirmed(
     private_rabbitmq, redis_url, tmp_path, monkeypatch
 ):

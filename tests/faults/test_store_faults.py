@@ -18,6 +18,7 @@ from tests.servers.process import free_port
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
+long = pytest.mark.faults_long
 
 COMPLETIONS = "amqflow.hit.completions"
 RUNNING = 8
@@ -107,7 +108,10 @@ async def paused(store):
     return store.restart
 
 
-@pytest.mark.parametrize("fault", [stopped, paused, read_only, out_of_memory])
+@pytest.mark.parametrize(
+    "fault",
+    [stopped, *(pytest.param(one, marks=long) for one in (paused, read_only, out_of_memory))],
+)
 async def test_what_ends_while_the_store_is_away_is_stored_when_it_is_back(flowing, fault):
     mend = await fault(flowing.store)
     flowing.stage.go()
@@ -119,12 +123,14 @@ async def test_what_ends_while_the_store_is_away_is_stored_when_it_is_back(flowi
     await flowing.end()
 
 
+@long
 async def test_a_flushed_store_has_every_outcome_that_came_after(flowing):
     flowing.store.cli("FLUSHALL")
     flowing.stage.go()
     await flowing.end()
 
 
+@long
 async def test_nothing_waits_at_a_stop_for_a_store_that_is_away(flowing):
     """The settlements are safe in the completions queue; the next worker finishes them."""
     mend = await stopped(flowing.store)
@@ -143,6 +149,7 @@ async def test_nothing_waits_at_a_stop_for_a_store_that_is_away(flowing):
     assert balance.repeated == 0
 
 
+@long
 @pytest.mark.parametrize("back", ["the store", "the queue"])
 async def test_without_the_completions_queue_too_settlements_are_held_and_said(flowing, back):
     """Consuming is paused until either is back; then all goes on by itself."""
@@ -167,6 +174,7 @@ async def test_without_the_completions_queue_too_settlements_are_held_and_said(f
     await flowing.end()
 
 
+@long
 async def test_told_twice_a_worker_leaves_without_what_it_holds(flowing):
     """Nowhere to store it, nowhere to send it: it is delivered again, and run again."""
     mend = await stopped(flowing.store)

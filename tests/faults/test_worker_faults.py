@@ -13,6 +13,7 @@ from tests.faults.ledger import consumed
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
+long = pytest.mark.faults_long
 
 
 async def test_a_worker_killed_in_mid_task_has_it_rerun_elsewhere(stage):
@@ -45,7 +46,7 @@ async def test_killed_after_the_effect_and_before_the_ack_the_effect_is_applied_
         assert bank.execute("SELECT count(*) FROM paid").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("moment", ["stored", "published"])
+@pytest.mark.parametrize("moment", [pytest.param("stored", marks=long), "published"])
 async def test_killed_between_store_and_ack_the_redelivery_does_the_rest_without_a_run(
     stage, moment
 ):
@@ -88,7 +89,7 @@ async def supervised(app, workers, done, queue, *options):
     ("queue", "culprit", "innocent", "sent"),
     [
         ("quorum", "hit.die", "hit.innocent", {}),
-        ("classic", "hit.pdie", "hit.pinnocent", {"priority": 5}),
+        pytest.param("classic", "hit.pdie", "hit.pinnocent", {"priority": 5}, marks=long),
     ],
 )
 async def test_a_task_that_kills_its_worker_is_parked_and_its_neighbours_complete(
@@ -117,6 +118,7 @@ async def test_a_task_that_kills_its_worker_is_parked_and_its_neighbours_complet
     assert f"{died} times" in letter.exception_message
 
 
+@long
 async def test_several_culprits_are_parked_and_two_supervised_workers_finish_the_rest(stage):
     account, workers = stage.account, stage.workers
     killers, innocents = [], []
@@ -141,7 +143,7 @@ async def test_several_culprits_are_parked_and_two_supervised_workers_finish_the
 # -- promises that are smaller -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["hit.early", "hit.aearly"])
+@pytest.mark.parametrize("task", ["hit.early", pytest.param("hit.aearly", marks=long)])
 async def test_a_task_acked_before_its_run_is_not_run_again(stage, task):
     """``acks_late=False``: at most once, outside every promise, and so are its prefetched ones."""
     account, workers = stage.account, stage.workers
@@ -183,6 +185,7 @@ async def test_a_reply_of_a_killed_worker_comes_from_the_rerun(stage, amqp_url, 
         await app.aclose()
 
 
+@long
 async def test_results_in_a_workers_own_memory_cost_no_task(stage, monkeypatch):
     """``memory://`` fences nothing between processes; the broker's redelivery still stands."""
     monkeypatch.setenv("AMQFLOW_BACKEND", "memory://")
@@ -202,7 +205,14 @@ async def test_results_in_a_workers_own_memory_cost_no_task(stage, monkeypatch):
 # -- hard limits of coroutines -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["hit.late", "hit.stubborn", "hit.unstoppable"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param("hit.late", marks=long),
+        "hit.stubborn",
+        pytest.param("hit.unstoppable", marks=long),
+    ],
+)
 async def test_a_coroutine_that_swallows_its_hard_limit_is_failed_and_frees_its_slot(stage, task):
     account, workers = stage.account, stage.workers
     worker = workers.start("-Q", "default", "-c", "1")

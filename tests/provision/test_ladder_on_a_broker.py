@@ -124,7 +124,7 @@ async def test_any_name_a_broker_takes_is_reached(shop, ladder, rabbitmq, vhost,
     assert left.messages == 0
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 async def test_messages_survive_a_killed_broker_in_the_ladder(private_rabbitmq, connect):
     broker = private_rabbitmq()
     facts = BrokerFacts(broker.version)

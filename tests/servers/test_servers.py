@@ -67,7 +67,7 @@ def test_the_management_api_answers(rabbitmq, vhost):
     assert vhost in names
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 async def test_a_durable_message_survives_kill_and_restart(private_rabbitmq):
     server = private_rabbitmq()
     await declare(server.url, "classic")
@@ -88,7 +88,7 @@ async def test_a_durable_message_survives_kill_and_restart(private_rabbitmq):
     await declare(server.url, "classic")
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 async def test_a_private_broker_comes_back_empty_and_running(private_rabbitmq):
     server = private_rabbitmq()
     await declare(server.url, "left-over")
@@ -100,7 +100,7 @@ async def test_a_private_broker_comes_back_empty_and_running(private_rabbitmq):
     assert server.management("GET", "/api/queues") == []
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 def test_rabbitmqctl_speaks_to_the_private_node(private_rabbitmq):
     server = private_rabbitmq()
     server.add_vhost("one")
@@ -265,7 +265,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 def test_a_command_runs_beside_servers_of_its_own():
     script = (
         "import os; print(os.environ['AMQFLOW_BROKER'], os.environ['AMQFLOW_BACKEND'])\n"

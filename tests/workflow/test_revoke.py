@@ -7,6 +7,7 @@ import pytest
 from amqflow import TaskRevoked
 from amqflow.canvas import chain, chord, group
 from amqflow.workflow.catalog import find
+from tests.servers.command import run
 from tests.servers.wait import until
 
 GET = 30
@@ -135,8 +136,6 @@ async def test_a_workflow_is_found_by_any_of_its_ids_and_drawn_with_its_states(s
 async def test_the_command_lists_shows_and_cancels(shop, tmp_path, monkeypatch):
     import asyncio
     import os
-    import subprocess
-    import sys
     from pathlib import Path
 
     if shop.app.backend_url.startswith("memory"):
@@ -147,28 +146,14 @@ async def test_the_command_lists_shows_and_cancels(shop, tmp_path, monkeypatch):
 
     async def amqflow(*arguments):
         return await asyncio.to_thread(
-            subprocess.run,
-            [
-                sys.executable,
-                "-m",
-                "amqflow",
-                "-A",
-                "looked",
-                "--workdir",
-                str(tmp_path),
-                "workflow",
-                *arguments,
-            ],
+            run,
+            *("-m", "amqflow", "-A", "looked", "--workdir", str(tmp_path), "workflow", *arguments),
             env={
                 **os.environ,
                 "PYTHONPATH": str(root),
                 "AMQFLOW_BROKER": shop.app.broker_url,
                 "AMQFLOW_BACKEND": shop.app.backend_url,
             },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
         )
 
     result = await chord([shop.held.s("cli"), shop.echo.s(1)], shop.collect.s()).aapply_async()
