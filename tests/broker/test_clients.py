@@ -124,7 +124,7 @@ def test_py_amqp_publishes_and_consumes(served, name):
 def test_kombu_sends_and_receives_objects(served, name):
     with kombu.Connection(served.url) as connection, SimpleQueue(connection, name) as queue:
         queue.put({"hello": [1, 2, 3]})
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=30)
         assert message.payload == {"hello": [1, 2, 3]}
         message.ack()
 
@@ -138,13 +138,13 @@ import time
 end = time.monotonic() + 30
 while not app.control.ping(timeout=0.5):
     assert time.monotonic() < end, "no worker answers"
-print(add.delay(2, 3).get(timeout=20))
-print(add.apply_async((1, 1), countdown=0.3, priority=5).get(timeout=20))
-print(chain(add.s(1, 2), add.s(3))().get(timeout=20))
-print(group(add.s(n, n) for n in range(20))().get(timeout=20))
-print(stubborn.delay().get(timeout=20))
+print(add.delay(2, 3).get(timeout=60))
+print(add.apply_async((1, 1), countdown=0.3, priority=5).get(timeout=60))
+print(chain(add.s(1, 2), add.s(3))().get(timeout=60))
+print(group(add.s(n, n) for n in range(20))().get(timeout=60))
+print(stubborn.delay().get(timeout=60))
 try:
-    fail.delay().get(timeout=20)
+    fail.delay().get(timeout=60)
 except ValueError as error:
     print("ValueError", error)
 print(sorted(app.control.inspect(timeout=5).active_queues().popitem()[1][0])[:2])

@@ -35,7 +35,7 @@ async def test_a_failed_task_runs_again_after_the_fix(corner):
     async with corner.bench.working():
         result = await flaky.adelay(21)
         with pytest.raises(ValueError, match="not yet"):
-            await result.aget(timeout=10)
+            await result.aget(timeout=30)
         await corner.holds("default.dead", 1)
         broken = False
         report = await (await corner.desk()).replay()

@@ -49,6 +49,7 @@ def test_an_example_prints_what_its_readme_shows(folder, one_vhost, redis_url, t
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "AMQFLOW_BROKER": one_vhost,
+        "AMQFLOW_DELAY_LEVELS": "28",
         "AMQFLOW_BACKEND": redis_url,
     }
     for command in before:

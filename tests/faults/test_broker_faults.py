@@ -72,7 +72,7 @@ async def test_a_blocked_broker_is_named_and_consuming_goes_on(private_rabbitmq,
     broker = private_rabbitmq()
     app, echo = echo_app(broker.url, redis_url)
     async with Bench(app).working():
-        assert await (await echo.adelay(1)).aget(timeout=10) == 1
+        assert await (await echo.adelay(1)).aget(timeout=30) == 1
         watermark = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
         broker.ctl("set_vm_memory_high_watermark", "0.000001")
         with pytest.raises(PublishTimeout, match=r"blocked|confirm"):
@@ -88,11 +88,11 @@ async def test_a_deleted_queue_is_noticed_and_consumed_again(bench):
         return 1
 
     async with bench.working() as worker:
-        assert await (await ok.adelay()).aget(timeout=10) == 1
+        assert await (await ok.adelay()).aget(timeout=30) == 1
         transport = bench.app.runtime().transport
         consumer = next(known for lane, known in worker._consumers if lane.source == "default")
         await transport.delete_queue("default")
-        await until(lambda: not consumer.active, deadline=10)
+        await until(lambda: not consumer.active, deadline=30)
         assert consumer.problem
         with pytest.raises(Unroutable):
             await ok.adelay()
@@ -101,8 +101,8 @@ async def test_a_deleted_queue_is_noticed_and_consumed_again(bench):
 
         facts = BrokerFacts((await transport.server()).version)
         await apply(bench.app.derived_topology(facts), transport)
-        await until(lambda: consumer.active, deadline=20)
-        assert await (await ok.adelay()).aget(timeout=10) == 1
+        await until(lambda: consumer.active, deadline=60)
+        assert await (await ok.adelay()).aget(timeout=30) == 1
 
 
 async def test_a_different_queue_on_the_broker_is_explained(bench):
@@ -124,7 +124,7 @@ async def test_a_missing_exchange_is_named_and_harms_nobody(bench):
         bad = [ok.aapply_async(exchange="nope", routing_key="x") for _ in range(5)]
         answers = await asyncio.gather(*good, *bad, return_exceptions=True)
         assert all(isinstance(answer, NotFound) for answer in answers[100:])
-        assert all([await result.aget(timeout=10) == 1 for result in answers[:100]])
+        assert all([await result.aget(timeout=30) == 1 for result in answers[:100]])
 
 
 @long
@@ -142,18 +142,18 @@ async def test_a_frozen_worker_comes_back_to_a_task_that_is_done(
     try:
         await consumed(app)
         result = await app.asend_task("frozen.who", kwargs={"folder": str(tmp_path)})
-        await until((tmp_path / "started").exists, deadline=15)
+        await until((tmp_path / "started").exists, deadline=40)
         frozen.send_signal(signal.SIGSTOP)
         broker.ctl("close_all_connections", "frozen worker")
         workers.start()
         winner = await result.aget(timeout=40)
         frozen.send_signal(signal.SIGCONT)
-        await until((tmp_path / "finished-late").exists, deadline=20)
+        await until((tmp_path / "finished-late").exists, deadline=60)
         log = tmp_path / "worker1.log"
         await until(
-            lambda: b"refused" in log.read_bytes() or b"again" in log.read_bytes(), deadline=20
+            lambda: b"refused" in log.read_bytes() or b"again" in log.read_bytes(), deadline=60
         )
-        assert await app.AsyncResult(result.id).aget(timeout=5) == winner
+        assert await app.AsyncResult(result.id).aget(timeout=30) == winner
         assert winner != frozen.pid
     finally:
         frozen.send_signal(signal.SIGCONT)

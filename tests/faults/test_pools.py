@@ -111,7 +111,7 @@ async def test_a_frozen_workers_late_result_is_refused(hit, pool):
     frozen.send_signal(signal.SIGTERM)  # it leaves when its late result is settled
     assert await asyncio.to_thread(frozen.wait, 40) == 0, hit.workers.logs()
     hit.workers.ended()
-    assert await hit.app.AsyncResult(held).aget(timeout=5) == winner
+    assert await hit.app.AsyncResult(held).aget(timeout=30) == winner
     assert other.poll() is None
     await balanced(hit, repeated=1)
 
@@ -125,7 +125,7 @@ async def test_a_stop_loses_and_fails_nothing(stage, pool, times):
     await until(stage.account.runs, deadline=40)
     await stage.account.send("hit.plain", count=8)
     worker.send_signal(signal.SIGTERM)
-    await until(lambda: "stopping" in stage.workers.logs(), deadline=20)
+    await until(lambda: "stopping" in stage.workers.logs(), deadline=60)
     if times == 2:
         worker.send_signal(signal.SIGTERM)
     else:
@@ -242,7 +242,7 @@ async def test_a_deleted_queue_is_noticed_and_consumed_again(hit, pool):
     await balanced(hit)
     transport = hit.app.runtime().transport
     await transport.delete_queue("default")
-    await until(lambda: "the queue was deleted" in hit.workers.logs(), deadline=20)
+    await until(lambda: "the queue was deleted" in hit.workers.logs(), deadline=60)
     facts = BrokerFacts((await transport.server()).version)
     await apply(hit.app.derived_topology(facts), transport)
     await consumed(hit.app)

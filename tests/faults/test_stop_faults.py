@@ -33,7 +33,7 @@ async def test_told_once_running_tasks_end_and_the_others_are_handed_back(stage,
     worker = workers.start("-Q", "default")
     await consumed(stage.app)
     running = await account.send("hit.hold", count=2) + await account.send("hit.ahold", count=2)
-    await until(lambda: len(account.runs()) == 4, deadline=20)
+    await until(lambda: len(account.runs()) == 4, deadline=60)
     waiting = await account.send("hit.plain", count=8)
     await until(lambda: _is(account.ready(), 0))
     worker.send_signal(number)
@@ -56,7 +56,7 @@ async def test_told_twice_it_leaves_at_once_and_another_worker_runs_them(stage, 
     worker = workers.start("-Q", "default")
     await consumed(stage.app)
     running = await account.send("hit.hold", count=2) + await account.send("hit.ahold", count=2)
-    await until(lambda: len(account.runs()) == 4, deadline=20)
+    await until(lambda: len(account.runs()) == 4, deadline=60)
     waiting = await account.send("hit.plain", count=8)
     worker.send_signal(number)
     await until(lambda: _is(account.ready(), 8))
@@ -76,7 +76,7 @@ async def test_told_twice_a_coroutine_that_refuses_to_be_cancelled_holds_nobody_
     worker = workers.start("-l", "info", "-Q", "default")
     await consumed(stage.app)
     await account.send("hit.unlimited")
-    await until(account.runs, deadline=20)
+    await until(account.runs, deadline=60)
     worker.send_signal(signal.SIGTERM)
     await until(lambda: "stopping" in workers.logs(), message="it has heard the first")
     worker.send_signal(signal.SIGTERM)
@@ -97,7 +97,7 @@ async def test_a_task_that_every_stop_hands_back_is_no_poison(stage, task):
     deploys = SUSPECT_AFTER + Settings().poison_limit + 1
     for deploy in range(deploys):
         worker = workers.start("-l", "info", "-Q", "default", "-c", "1")
-        await until(lambda n=deploy: account.runs().total() > n, deadline=20)
+        await until(lambda n=deploy: account.runs().total() > n, deadline=60)
         await until(lambda: _is(account.ready(), 0))
         worker.send_signal(signal.SIGTERM)
         await until(lambda n=deploy: workers.logs().count("stopping") > n, message="it has heard")
@@ -138,7 +138,7 @@ async def test_told_before_it_is_ready_it_waits_for_nobody(
     with log.open("wb") as out:
         worker = starting(environment, tmp_path, out)
     try:
-        await until(lambda: b"waiting for the" in log.read_bytes(), deadline=20)
+        await until(lambda: b"waiting for the" in log.read_bytes(), deadline=60)
         worker.send_signal(number)
         assert await asyncio.to_thread(worker.wait, AT_ONCE) == 0
     finally:
@@ -157,7 +157,7 @@ async def test_told_in_the_middle_of_its_start_nothing_is_held(stage, amqp_url, 
             worker = starting(environment, stage.folder, out)
         try:
             # Its first connection: the signals are caught from before that on.
-            await until(lambda pid=worker.pid: _connected(pid), deadline=20, every=0.005)
+            await until(lambda pid=worker.pid: _connected(pid), deadline=60, every=0.005)
             await asyncio.sleep(wait)  # the moment is the parameter
             began = time.monotonic()
             worker.send_signal(signal.SIGTERM)

@@ -24,7 +24,7 @@ async def test_20_a_revoked_member_fails_its_chord_at_once(shop):
     result = await node.aapply_async()
     await shop.app.arevoke(result.parent.results[1].id)
     with pytest.raises(TaskRevoked):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
     await until(lambda: shop.told, deadline=GET)
     await shop.quiet()
     assert [name for name, *_ in shop.told] == ["sorry"]
@@ -46,7 +46,7 @@ async def test_26_a_body_revoked_before_it_was_published_does_not_run(shop):
     await shop.app.arevoke(result.id)
     shop.gates["gate"].set()
     with pytest.raises(TaskRevoked):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
     await shop.quiet()
     assert shop.ran["collect"] == 0
 
@@ -74,7 +74,7 @@ async def test_27_cancelling_a_workflow_revokes_what_has_not_run_and_reaches_del
     workflow = await found(shop, result)
     assert await shop.app.acancel(workflow) > 0
     with pytest.raises(TaskRevoked):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
     shop.gates["gate"].set()
     await shop.quiet()
     assert shop.ran["double"] + shop.ran["collect"] + shop.ran["echo 2"] == 0
@@ -90,7 +90,7 @@ async def test_27_cancelling_reaches_a_retry_that_waits_for_its_time(shop):
     await until(retrying, deadline=GET)
     assert await shop.app.acancel(await found(shop, result)) > 0
     with pytest.raises(TaskRevoked):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
     assert await member.astate() == "REVOKED"
     assert shop.ran["collect"] == 0
 
