@@ -30,6 +30,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "errors",
         "clock",
         "backoff",
+        "tracebacks",
         "logs",
         "rendezvous",
         "signals",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ from amqflow.canvas import signature_from
 from amqflow.errors import Ignore, Reject, Retry
 from amqflow.handles import EagerResult, describe_error
 from amqflow.tasks.context import Request, running
+from amqflow.tracebacks import format_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ class EagerRun:
             state, value = RETRY, error
         else:
             state, value = FAILURE, error
-        trace = "".join(traceback.format_exception(error)) if error is not None else None
+        trace = format_error(error) if error is not None else None
         self._tell(request, state, value, trace)
         if state == RETRY:
             self._next(error)

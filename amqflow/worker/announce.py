@@ -6,13 +6,13 @@ belongs to the thread. Those of an ``async def`` task run in its loop and must n
 
 from __future__ import annotations
 
-import traceback as tracebacks
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow import signals
 from amqflow.abc import SUCCESS
 from amqflow.errors import Ignore, Reject, Replaced, rebuild_exception
+from amqflow.tracebacks import format_error
 
 if TYPE_CHECKING:
     from amqflow.abc import Outcome
@@ -125,4 +125,4 @@ def postrun(job: Job, retval: object, state: str) -> None:
 
 
 def _text(error: BaseException) -> str:
-    return "".join(tracebacks.format_exception(error))
+    return format_error(error)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback as tracebacks
 from typing import TYPE_CHECKING, Any
 
 from amqflow.abc import FAILURE, RETRY, REVOKED, SUCCESS, DeadReason, ExceptionInfo, Outcome
 from amqflow.errors import AmqflowError, InvalidResult, Replaced, Retry, TaskRevoked
 from amqflow.results.exceptions import describe
+from amqflow.tracebacks import format_error
 from amqflow.workflow.completion import children_after
 from amqflow.workflow.replace import REPLACEMENT
 
@@ -147,7 +147,7 @@ def _outcome(
 
 def _traceback(error: BaseException) -> str:
     try:
-        text = "".join(tracebacks.format_exception(error))
+        text = format_error(error)
     except Exception as worse:  # noqa: BLE001 - an exception whose __str__ raises is still one
         text = f"{type(error).__name__} (its traceback cannot be written: {worse!r})"
     return text if len(text) <= LONGEST_TRACEBACK else "…" + text[-LONGEST_TRACEBACK:]

@@ -7,11 +7,11 @@ body from running, and their error is then the attempt's.
 
 from __future__ import annotations
 
-import traceback as tracebacks
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import FAILURE, RETRY, SUCCESS
 from amqflow.errors import Ignore, Reject, Replaced, Retry, ShutdownInProgress
+from amqflow.tracebacks import format_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -80,7 +80,7 @@ class Around:
         if error is None:
             task.run_hooks(SUCCESS, result, request, None)
             return
-        text = "".join(tracebacks.format_exception(error))
+        text = format_error(error)
         if isinstance(error, Retry) or task.decide(error, request).again:
             cause = error.exc if isinstance(error, Retry) and error.exc is not None else error
             task.run_hooks(RETRY, cause, request, text)
