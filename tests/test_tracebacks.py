@@ -4,12 +4,16 @@ import traceback
 from amqflow.tracebacks import format_error
 
 
+def outer(known):
+    try:
+        return known["inner"]
+    except KeyError as error:
+        raise ValueError("outer") from error
+
+
 def failed():
     try:
-        try:
-            raise KeyError("inner")
-        except KeyError as error:
-            raise ValueError("outer") from error
+        outer({})
     except ValueError as error:
         return error
 
