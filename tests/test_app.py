@@ -682,7 +682,10 @@ def test_ctrl_c_ends_a_wait_and_nothing_else(amqp_url, redis_url, tmp_path):
     assert lines == ["interrupted", "3"]
 
 
-def test_the_ladder_is_the_same_for_worker_and_producer_where_a_topology_is_given_as_a_value():
+def test_the_ladder_is_the_same_for_worker_and_producer_where_a_topology_is_given_as_a_value(
+    monkeypatch,
+):
+    monkeypatch.delenv("AMQFLOW_DELAY_LEVELS")
     app = AmqFlow("t", topology=Topology(queues=(Queue("default"),)), delay_resolution=0.05)
     assert app.delays == Delays(0.05, 28)
     topology = app.derived_topology(BrokerFacts((3, 10)))

@@ -346,13 +346,17 @@ def test_edit_takes_yaml(shop):
     [
         ("path.write_text(text.replace('\"ten\"', '10,,'))", ":4: no JSON"),
         ("path.write_text(text.replace('\"ten\"', '\"eleven\"'))", ":4: shop.pay"),
-        ("path.write_text(text.replace('{}', '{\"colour\": 1}'))", "colour"),
+        pytest.param(
+            "path.write_text(text.replace('{}', '{\"colour\": 1}'))",
+            "colour",
+            marks=pytest.mark.slow,
+        ),
         ("path.write_text(text.replace('shop.pay', 'shop.pya'))", "did you mean 'shop.pay'"),
-        ("path.write_text('[]')", "must be an object"),
-        ("path.write_text('')", "no JSON"),
-        ("path.unlink()", "cannot be read"),
-        ("path.write_bytes(b'\\xff')", "cannot be read"),
-        ("path.write_text('{'); sys.exit(3)", "ended with 3"),
+        pytest.param("path.write_text('[]')", "must be an object", marks=pytest.mark.slow),
+        pytest.param("path.write_text('')", "no JSON", marks=pytest.mark.slow),
+        pytest.param("path.unlink()", "cannot be read", marks=pytest.mark.slow),
+        pytest.param("path.write_bytes(b'\\xff')", "cannot be read", marks=pytest.mark.slow),
+        pytest.param("path.write_text('{'); sys.exit(3)", "ended with 3", marks=pytest.mark.slow),
         ("os.kill(os.getpid(), signal.SIGKILL)", "signal 9"),
     ],
 )

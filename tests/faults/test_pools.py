@@ -1,7 +1,7 @@
 """The faults of a broker, a message and a signal, met by a worker of each pool, with the ledger.
 
-Every confirmed id ends once, whatever the pool. A kill and a stop of a worker of processes are in
-`make test`, everything else is with `make faults`.
+Every confirmed id ends once, whatever the pool. A kill of a worker of processes is in `make test`,
+everything else is with `make faults`.
 """
 
 import asyncio
@@ -116,8 +116,8 @@ async def test_a_frozen_workers_late_result_is_refused(hit, pool):
     await balanced(hit, repeated=1)
 
 
-@pytest.mark.parametrize("pool", pools("processes"))
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.faults_long)])
+@pytest.mark.parametrize("pool", pools())
+@pytest.mark.parametrize("times", [1, 2])
 async def test_a_stop_loses_and_fails_nothing(stage, pool, times):
     """Fault 6."""
     (worker,) = await started(stage, pool, 1, "-l", "info")

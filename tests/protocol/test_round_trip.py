@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqflow.errors import EncodeError, MessageTooLarge
@@ -33,6 +33,10 @@ EXTRA = st.dictionaries(
     JSON | st.binary() | st.decimals(allow_nan=False) | st.datetimes(timezones=st.just(UTC)),
     max_size=4,
 )
+
+
+#: Whole messages take long to draw.
+FEW = 20
 
 
 def optional(strategy):
@@ -75,11 +79,13 @@ MESSAGES = st.builds(
 )
 
 
+@settings(max_examples=FEW)
 @given(MESSAGES)
 def test_every_field_survives(message):
     assert decode(encode(message)) == message
 
 
+@settings(max_examples=FEW)
 @given(MESSAGES, st.sampled_from(["zlib", "bzip2", "lzma"]))
 def test_every_field_survives_compression(message, compression):
     again = decode(encode(message, compression=compression))

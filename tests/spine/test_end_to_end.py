@@ -477,6 +477,7 @@ async def test_without_a_backend_a_result_cannot_be_asked_for(amqp_url):
     await app.aclose()
 
 
+@pytest.mark.slow
 async def test_ten_thousand_results_through_one_connection(bench):
     @bench.app.task
     async def echo(x):

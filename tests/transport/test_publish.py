@@ -223,6 +223,7 @@ async def test_a_silent_broker_is_a_timeout_that_leaves_it_open(wire, queue):
         await w.seam.publish(queue)
 
 
+@pytest.mark.faults_long
 async def test_a_blocked_broker_is_the_reason_and_everything_else_goes_on(own_rabbitmq, open_seam):
     seam = open_seam(own_rabbitmq.add_vhost("blocked"))
     await seam.transport.declare_queue("work")
@@ -273,6 +274,7 @@ async def test_properties_amqp_cannot_write_are_refused_and_the_next_goes_throug
     assert await seam.ready(queue) == 1
 
 
+@pytest.mark.slow
 async def test_a_body_the_broker_finds_too_large_is_refused_and_its_neighbours_go_through(
     own_rabbitmq, open_seam
 ):

@@ -149,6 +149,7 @@ async def test_acks_on_their_way_when_the_channel_closes_do_not_close_the_connec
         assert w.proxy.connections_made == made
 
 
+@pytest.mark.faults_long
 async def test_a_consumer_whose_acks_came_too_late_comes_back(own_rabbitmq, open_seam):
     def set_all(values):
         # Before 3.12 no file takes these settings; channels read them when they open.

@@ -263,6 +263,7 @@ def test_a_soft_limit_reaches_a_task_that_its_child_was_late_to_begin(pool):
     assert [failure(result) for result in results] == ["SoftTimeLimitExceeded"] * 2
 
 
+@pytest.mark.slow
 async def test_a_child_that_dies_while_others_start_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("POOL_FOLDER", str(tmp_path))
     from tests.worker.pool_app import app
