@@ -32,7 +32,7 @@ from amqflow.schedules import to_instant, to_ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from amqflow.abc import Call, Gate
+    from amqflow.abc import Call
     from amqflow.app import App
     from amqflow.scheduler.entry import Entry
     from amqflow.scheduler.store import ScheduleStore
@@ -203,10 +203,11 @@ class Publisher:
         backoff = Backoff(first=0.1, most=1.0)
         while True:
             try:
+                gate = self._gates.at(due)  # claimed a moment ahead
+                early = 0.0 if gate is None else gate.left()
                 call = call_of(self._app, entry, task_id, slot)
-                call.gate = self._gates.at(due)  # claimed a moment ahead
-                if call.gate is not None:
-                    _count_from(call, entry, call.gate)
+                call.gate = gate
+                _shift(call, entry, early)
                 await self._app.send_call(call)
             except (*_AWAY, PublishNacked, Unroutable, NotFound) as error:
                 if not self._again(known, error, due):
@@ -342,9 +343,8 @@ def call_of(app: App, entry: Entry, task_id: str | None, slot: int) -> Call:
     return task.as_call(entry.args, entry.kwargs, **options)
 
 
-def _count_from(call: Call, entry: Entry, gate: Gate) -> None:
-    """Let what an entry gives in seconds count from its slot, not from when the call was made."""
-    early = gate.left()
+def _shift(call: Call, entry: Entry, early: float) -> None:
+    """Let what an entry gives in seconds count from its slot, for which the call is so early."""
     if call.eta is not None:  # an entry has countdown only
         call.eta += early
     if call.expires is not None and isinstance(
