@@ -38,7 +38,7 @@ class Clock:
     def environment(self):
         found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
         if not found:
-            pytest.fail("install libfaketime (as root on Debian: make servers)", pytrace=False)
+            pytest.fail("install libfaketime (as root on Debian: make clock)", pytrace=False)
         return {
             "LD_PRELOAD": str(found[0]),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
