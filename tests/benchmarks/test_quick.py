@@ -30,6 +30,10 @@ FIGURES = {
     "pending": {"amqflow": {"rate", "count", "before", "after"}},
     "priorities": {"amqflow": {"count", "violations", "injected", "waited"}},
     "topology": {"amqflow": {"count", "empty", "applied", "full"}},
+    "scheduling": {
+        **dict.fromkeys(("together", "spread"), {"count", "earliest", "p50", "p99", "max", "cpu"}),
+        "idle": {"count", "cpu"},
+    },
 }
 TITLES = (
     "# Benchmarks",
@@ -43,6 +47,7 @@ TITLES = (
     "## Delays",
     "## Priorities",
     "## Topology",
+    "## Scheduling",
     "## Starting",
     "## Measured on",
 )
