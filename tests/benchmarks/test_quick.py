@@ -31,7 +31,9 @@ FIGURES = {
     "priorities": {"amqflow": {"count", "violations", "injected", "waited"}},
     "topology": {"amqflow": {"count", "empty", "applied", "full"}},
     "scheduling": {
-        **dict.fromkeys(("together", "spread"), {"count", "earliest", "p50", "p99", "max", "cpu"}),
+        **{
+            key: {"count", "earliest", "p50", "p99", "max", "cpu"} for key in ("together", "spread")
+        },
         "idle": {"count", "cpu"},
     },
 }
