@@ -60,6 +60,8 @@ MOST_OF_ONE: Final = 1000
 TURN: Final = 1000
 #: Entries decided on and claimed in one step: what is due meanwhile need not wait for more.
 STEP: Final = 100
+#: Seconds between two words about a store that is away at the start.
+SAY_AGAIN: Final = 30.0
 #: Seconds until an entry whose schedule raises is asked again.
 ASK_AGAIN: Final = 30.0
 #: Seconds after which a run before that was never seen to end is thought lost.
@@ -167,13 +169,16 @@ class Scheduler:
 
     async def _opened(self) -> bool:
         """Connect and learn where the entries stand; a store that is away is waited for."""
+        say_again = 0.0
         while not self._stopping.is_set():
             try:
                 await self.store.open()
                 self._version = (await self._beat()).version
                 await self._load()
             except ConnectionError as error:
-                log.warning("waiting for the store", error=str(error))
+                if self._monotonic() >= say_again:
+                    log.warning("waiting for the store", error=str(error))
+                    say_again = self._monotonic() + SAY_AGAIN
                 await self._sleep(self._backoff.next())
             else:
                 self._backoff.reset()
