@@ -407,6 +407,11 @@ class Scheduler:
         """Decide, claim and publish for entries whose time has come."""
         random.shuffle(names)  # schedulers side by side share a burst instead of racing for it
         for start in range(0, len(names), STEP):
+            if start and not self._may_claim():  # the store or the broker went away meanwhile
+                for name in names[start:]:
+                    if name in self.entries and name not in self._agenda:
+                        self._agenda.put(name, now)
+                return
             await self._step(names[start : start + STEP], now)
 
     async def _step(self, names: list[str], now: float) -> None:
