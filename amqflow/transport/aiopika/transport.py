@@ -91,6 +91,7 @@ class AioPikaTransport(AioPikaAdmin):
         *,
         prefetch: int,
         exclusive: bool = False,
+        transactional: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> AioPikaConsumer:
         """Subscribe to a queue; supervised until closed."""
@@ -100,6 +101,7 @@ class AioPikaTransport(AioPikaAdmin):
             on_delivery,
             prefetch=prefetch,
             exclusive=exclusive,
+            transactional=transactional,
             arguments=arguments,
         )
         self._consumers.add(consumer)
