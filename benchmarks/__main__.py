@@ -23,6 +23,7 @@ from benchmarks.measures import (
     pools,
     priorities,
     roundtrip,
+    scheduling,
     startup,
     throughput,
     topology,
@@ -47,6 +48,7 @@ MEASURES = (
     "priorities",
     "topology",
     "pools",
+    "scheduling",
 )
 
 
@@ -120,6 +122,7 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
             ("priorities", "priorities" in wanted, priorities.run),
             ("pools", "pools" in wanted, pools.run),
             ("topology", "topology" in wanted, topology.run),
+            ("scheduling", "scheduling" in wanted, scheduling.run),
         ):
             if chosen:
                 session.say(f"{title}:")

@@ -25,6 +25,9 @@ class Scale:
         pause: What each of these tasks sleeps.
         starts: Process starts.
         queues: Queues of the topology that is planned and applied.
+        entries: Entries due each second where the scheduler is measured.
+        idle_entries: Entries of a scheduler that has nothing to do.
+        scheduled: Seconds a scheduler is watched.
         deadline: The longest any child may take.
     """
 
@@ -43,6 +46,9 @@ class Scale:
     pause: float
     starts: int
     queues: int
+    entries: int
+    idle_entries: int
+    scheduled: float
     deadline: float
 
     def but(self, **counts: int | None) -> Scale:
@@ -66,6 +72,9 @@ FULL = Scale(
     pause=0.001,
     starts=5,
     queues=500,
+    entries=1_000,
+    idle_entries=10_000,
+    scheduled=15.0,
     deadline=240.0,
 )
 
@@ -85,5 +94,8 @@ QUICK = Scale(
     pause=0.002,
     starts=1,
     queues=10,
+    entries=20,
+    idle_entries=100,
+    scheduled=2.0,
     deadline=30.0,
 )
