@@ -23,6 +23,7 @@ class Scale:
         prioritised: Messages of mixed priority.
         injected: Urgent messages sent while these are worked off.
         pause: What each of these tasks sleeps.
+        overruns: Tasks that run into a limit.
         starts: Process starts.
         queues: Queues of the topology that is planned and applied.
         deadline: The longest any child may take.
@@ -41,6 +42,7 @@ class Scale:
     prioritised: int
     injected: int
     pause: float
+    overruns: int
     starts: int
     queues: int
     deadline: float
@@ -64,6 +66,7 @@ FULL = Scale(
     prioritised=10_000,
     injected=50,
     pause=0.001,
+    overruns=8,
     starts=5,
     queues=500,
     deadline=240.0,
@@ -83,6 +86,7 @@ QUICK = Scale(
     prioritised=300,
     injected=5,
     pause=0.002,
+    overruns=3,
     starts=1,
     queues=10,
     deadline=30.0,

@@ -114,6 +114,11 @@ class Settler:
         """How many settlements are under way."""
         return len(self._work) + len(self._finishing)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a message can be sent nowhere, so that its lane is paused."""
+        return any(self._holding.values())
+
     # -- ways in ---------------------------------------------------------------------------
 
     def settle(self, job: Job) -> None:
