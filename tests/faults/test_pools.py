@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
 #: At what a pool is started with; solo runs one at a time.
 SLOTS = {"asyncio": "4", "threads": "4", "processes": "2", "solo": "1"}
 #: Seconds in which a worker told to stop has left once its short tasks have ended.
-AT_ONCE = 6
+AT_ONCE = 15
 
 
 def pools(*sampled):
