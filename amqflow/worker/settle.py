@@ -453,6 +453,12 @@ class Settler:
         while held.live:
             try:
                 await self._launcher.prepare(launch)
+            except StoreConflict as error:
+                # Of ends that wait for this one; a chord without its record must not begin.
+                log.error("what follows a task cannot be stored", error=str(error))  # noqa: TRY400 - it says all
+                if not launch.records:
+                    return True
+                await asyncio.sleep(backoff.next())
             except (StoreError, BrokerError) as error:
                 log.warning("holding what follows a task", error=str(error))
                 await asyncio.sleep(backoff.next())

@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 import redis.asyncio
 
+from amqflow import chord
 from amqflow.errors import EncodeError, ShutdownInProgress, TimeLimitExceeded
 from amqflow.results.redis import keys_of
 from amqflow.tasks import Task
+from amqflow.topology.names import UNDELIVERED
+from amqflow.workflow.stores.redis import PREFIX
 
 
 @pytest.mark.parametrize(
@@ -85,3 +88,29 @@ async def test_a_key_that_holds_somebody_elses_value_parks_its_task_alone(bench,
     assert {letter.task for letter in letters} == {"add", "overwritten"}
     for letter in letters:
         assert "keeps something else under a key" in letter.exception_message
+
+
+async def test_a_chord_whose_key_was_overwritten_holds_up_no_other(bench, redis_url):
+    client, go = redis.asyncio.from_url(redis_url), asyncio.Event()
+
+    @bench.app.task(name="held")
+    async def held(n: int) -> int:
+        await go.wait()
+        return n
+
+    @bench.app.task(name="total")
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    async with bench.working():
+        header = [held.s(n) for n in range(2)]
+        await chord(header, total.s()).aapply_async()
+        for key in await client.keys(f"{PREFIX}*"):
+            await client.delete(key)
+            await client.set(key, "somebody else's")
+        go.set()
+        letters = await bench.look(UNDELIVERED, 1)
+        other = await chord(header, total.s()).aapply_async()
+        assert await other.aget(timeout=30) == 1
+    await client.aclose()
+    assert "keeps something else" in str(letters[0].headers)
