@@ -16,19 +16,28 @@ wait beside it in a queue of ours while the name is given to the new one:
 5. **Restore.** Each binding gets its old form, as in 1; the mark goes, and later the rest.
 
 The broker holds the record of all steps: what stands of ours tells where a migration that was
-killed goes on. A message moves by one publish to two queues, its new one and a queue of receipts:
-whoever goes on drops what has a receipt and still lies in the old one. The receipts do not outlive
-the broker, so that one that was written without its message can never drop it.
+killed goes on. A message moves by one publish to two queues, its new one and a queue of receipts.
+Putting back, whoever goes on drops what has a receipt and still lies in the old one. Taking out, a
+worker may have had it meanwhile: so each ack is one transaction with a note to the receipts, and a
+copy without a note is void (``mover``); the queue ``…/void`` names those, and they are left out
+when the messages are put back. The receipts do not outlive the broker, so that one that was written
+without its message can never drop it; of a queue that may refuse messages (it has a length, and
+``overflow: reject-publish``) they are not believed at all: rather twice than never.
 
-What a dead migration had sent may still lie unread in the broker's sockets, and be published after
-its messages have come back to their queue. So each run publishes to an exchange of its own, and
-the next one deletes that before it reads the receipts: from then on nothing of the old run is
-published any more. One that lives finds its exchange gone, and leaves the queue to the newer.
+What a dead migration had sent may still lie unread in the broker's sockets, and be done after its
+messages have come back to their queue. So each run publishes and notes to exchanges of its own, and
+the next one deletes them before it reads the receipts: from then on nothing of the old run happens
+any more, neither a copy nor an ack. An exclusive consumer of ``…/lock`` keeps a second migration
+of the queue waiting; one that was cut off from the broker for so long that another took over finds
+its exchange gone, and leaves the queue to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +51,18 @@ from amqflow.errors import (
 from amqflow.logs import get_logger
 from amqflow.protocol import new_id
 from amqflow.provision.execute import again, create
-from amqflow.provision.mover import PAUSE, WINDOW, Mover, digest, inbound, outbound
+from amqflow.provision.mover import (
+    PAUSE,
+    TIMEOUT,
+    WINDOW,
+    Mover,
+    Past,
+    digest,
+    inbound,
+    listed,
+    outbound,
+    read_list,
+)
 from amqflow.topology.facts import BrokerFacts
 from amqflow.topology.model import Exchange, Queue
 from amqflow.topology.names import MOVING, RUN_TOKEN, MovingNames
@@ -52,8 +72,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from amqflow.management import Management
+    from amqflow.protocol import Envelope
     from amqflow.topology.plan import Replace
-    from amqflow.transport import Transport
+    from amqflow.transport import Consumer, Delivery, Transport
 
 log = get_logger("amqflow.provision")
 
@@ -69,6 +90,10 @@ QUIET: Final = 2.0
 AT_ONCE: Final = 4
 #: Seconds between two looks.
 EVERY: Final = 0.2
+#: Seconds between two looks for bindings that are new.
+LOOK: Final = 1.0
+#: Seconds between two tries to be the only one.
+LOCKED: Final = 2.0
 #: Seconds without progress after which a migration gives up; it may be gone on with later.
 PATIENCE: Final = 300.0
 #: From here on transient queues are denied (RabbitMQ release notes, 4.3).
@@ -103,6 +128,9 @@ class Migration:
         self._patience = patience
         self._names = MovingNames(queue.name)
         self._facts = BrokerFacts((4, 0))
+        self._holder: Consumer | None = None
+        self._tenure = 0
+        self._looked = float("-inf")
 
     async def run(self) -> None:
         """Replace the queue.
@@ -115,6 +143,10 @@ class Migration:
             ManagementUnavailable, AccessRefused: as they say.
         """
         self._facts = BrokerFacts((await self._transport.server()).version)
+        async with self._alone():
+            await self._replace()
+
+    async def _replace(self) -> None:
         begun = await self._begun()
         if await self._old_stands():
             await self._refuse_impossible()
@@ -128,12 +160,59 @@ class Migration:
         await self._restore()
         await self._finish()
 
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Be the only migration of this queue; whoever dies makes room for the next."""
+        lock, door = self._names.lock, self._transport
+        end = _now() + self._patience
+        while True:
+            await again(
+                lambda: door.declare_queue(
+                    lock,
+                    durable=self._facts.version >= _DURABLE_ONLY,
+                    auto_delete=True,
+                    arguments={"x-queue-type": "classic"},
+                )
+            )
+            holder = door.consume(lock, lambda _: None, prefetch=1, exclusive=True)
+            try:
+                await holder.wait_active(LOCKED)
+            except BrokerUnavailable as error:
+                await holder.close()
+                if _now() < end:
+                    self._on_step("waiting for another migration of it", 0, 0)
+                    continue
+                message = (
+                    f"another `apply --migrate` has been at queue {self._queue.name!r} for "
+                    f"{self._patience:g} s: let it end, then apply again"
+                )
+                raise BrokerUnavailable(message) from error
+            except BaseException:
+                await holder.close()
+                raise
+            break
+        self._holder, self._tenure = holder, holder.generation
+        try:
+            yield
+        finally:
+            await holder.close()
+
+    def _check_alone(self) -> None:
+        """Be sure that no other migration has taken over; what comes next cannot be undone."""
+        holder = self._holder
+        if holder is None or not holder.active or holder.generation != self._tenure:
+            message = (
+                f"the connection was lost while replacing queue {self._queue.name!r}; nothing is "
+                "lost, apply again"
+            )
+            raise BrokerUnavailable(message)
+
     # -- where it stands -------------------------------------------------------------------
 
     async def _begun(self) -> bool:
         names = self._names
         exchanges = (names.mark, names.entry, names.hold)
-        queues = (names.hold, names.receipts("out"), names.receipts("back"))
+        queues = (names.hold, names.void, names.receipts("out"), names.receipts("back"))
         there = [await self._exchange_there(name) for name in exchanges]
         return any(there) or any([await self._there(name) for name in queues])
 
@@ -148,16 +227,27 @@ class Migration:
     async def _refuse_impossible(self) -> None:
         found = await self._management.get(self._path())
         name = self._queue.name
-        if str(found.get("type")) == "stream" and found.get("messages"):
-            message = (
-                f"queue {name!r} is a stream and holds messages: reading takes none out, so they "
-                "cannot be moved; give the new queue another name"
-            )
-            raise ReplaceRefused(message)
         if found.get("exclusive") or found.get("auto_delete"):
             message = (
                 f"queue {name!r} is exclusive or deletes itself: it goes with its consumers; stop "
                 "them and apply again"
+            )
+            raise ReplaceRefused(message)
+        end = _now() + COUNTED
+        while found.get("messages") is None:  # a queue that was declared just now
+            if _now() > end:
+                message = (
+                    f"the management API does not tell how many messages queue {name!r} has, nor "
+                    "how many its consumers hold: turn its metrics collector on "
+                    "(management_agent.disable_metrics_collector = false), then apply again"
+                )
+                raise ReplaceRefused(message)
+            await asyncio.sleep(EVERY)
+            found = await self._management.get(self._path())
+        if str(found.get("type")) == "stream" and found.get("messages"):
+            message = (
+                f"queue {name!r} is a stream and holds messages: reading takes none out, so they "
+                "cannot be moved; give the new queue another name"
             )
             raise ReplaceRefused(message)
         if (found.get("arguments") or {}).get("x-single-active-consumer") and found.get(
@@ -183,6 +273,7 @@ class Migration:
         await create(
             Exchange(names.entry, "fanout", arguments={"alternate-exchange": names.hold}), door
         )
+        await create(Queue(names.void, delivery_limit=self._facts.no_delivery_limit), door)
         await self._declare_receipts("out")
         await create(Exchange(names.mark, "fanout"), door)
 
@@ -192,7 +283,7 @@ class Migration:
                 self._names.receipts(way),
                 # Receipts must not outlive the broker; in memory only, of the last few.
                 durable=self._facts.version >= _DURABLE_ONLY,
-                arguments={"x-queue-type": "classic", "x-max-length": 4 * WINDOW},
+                arguments={"x-queue-type": "classic", "x-max-length": 8 * WINDOW},
             )
         )
 
@@ -211,6 +302,19 @@ class Migration:
             await door.bind_exchange(names.entry, source, key, arguments)
             await self._unbind(one)
         await again(lambda: door.unbind_queue(self._queue.name, names.entry))
+
+    async def _divert_new(self) -> None:
+        """Divert what somebody has bound meanwhile, as a worker does that starts."""
+        if _now() < self._looked + LOOK:
+            return
+        self._looked = _now()
+        for one in await self._management.get(self._path() + "/bindings"):
+            source = one["source"]
+            if source and not source.startswith(MOVING):
+                await self._transport.bind_exchange(
+                    self._names.entry, source, one["routing_key"], one["arguments"]
+                )
+                await self._unbind(one)
 
     async def _unbind(self, binding: Mapping[str, Any]) -> None:
         """Take a binding away by the API's own key: over AMQP, an argument of another integer
@@ -235,9 +339,11 @@ class Migration:
         async def drain(mover: Mover) -> None:
             started = _now()
             async for left in self._watched(mover, name, "taking its messages out"):
-                newest = max(started, mover.full_at) + COUNTED
-                quiet = max(began + LEASE + GRACE, newest, mover.arrived_at + QUIET)
-                if left or mover.under_way or _now() < quiet or await self._held():
+                await self._divert_new()
+                quiet = max(started, began + LEASE + GRACE, mover.arrived_at) + COUNTED
+                if left or mover.under_way or _now() < quiet or await self._held(name) != 0:
+                    continue
+                if mover.broken is not None:
                     continue
                 mover.insist = True  # what it takes now has no queue to go back to
                 if await self._deleted():
@@ -248,10 +354,11 @@ class Migration:
         await self._run("out", name, hold, drain)
         await create(self._queue, self._transport)
 
-    async def _held(self) -> int:
-        """Return how many messages consumers hold, by a count newer than our consumer."""
-        found = await self._management.get(self._path())
-        return int(found.get("messages") or 0)
+    async def _held(self, queue: str) -> int | None:
+        """Return how many messages a queue has, those that consumers hold too; None: not told."""
+        found = await self._management.get(self._management.path("queues", queue))
+        count = found.get("messages")
+        return None if count is None else int(count)
 
     async def _deleted(self) -> bool:
         """Delete the old queue, our consumer still on it; False where a message came meanwhile.
@@ -260,8 +367,10 @@ class Migration:
         """
         found = await self._management.get(self._path())
         classic = str(found.get("type")) == "classic"  # others know no such condition
+        self._check_alone()
         try:
-            await again(lambda: self._transport.delete_queue(self._queue.name, if_empty=classic))
+            # Once: a second try might meet the new queue.
+            await self._transport.delete_queue(self._queue.name, if_empty=classic)
         except TopologyMismatch:
             return False
         return True
@@ -284,7 +393,9 @@ class Migration:
                     if await self._exchange_there(names.entry):
                         await again(lambda: door.bind_queue(self._queue.name, names.entry))
                     bound = True
-                elif not left and not mover.under_way and _now() > mover.arrived_at + QUIET:
+                elif left or mover.under_way or _now() < mover.arrived_at + QUIET:
+                    continue
+                elif await self._held(names.hold) == 0:
                     break
 
         await self._run("back", names.hold, self._queue.name, refill)
@@ -309,6 +420,7 @@ class Migration:
         await again(lambda: door.delete_exchange(names.mark))
         self._on_step("waiting for publishers to take the new queue", 0, 0)
         await asyncio.sleep(LEASE + GRACE)
+        self._check_alone()
         await again(lambda: door.delete_exchange(names.entry))
         if await self._there(names.hold) and await self._ready(names.hold):
             await self._refill()  # of a publisher that stood still for longer than its lease
@@ -316,7 +428,8 @@ class Migration:
             await self._end_runs(way)
             await door.delete_queue(names.receipts(way))
         await door.delete_exchange(names.hold)
-        await door.delete_queue(names.hold)
+        for name in (names.hold, names.void):
+            await door.delete_queue(name)
         self._on_step("done", 0, 0)
 
     # -- parts of the steps ----------------------------------------------------------------
@@ -346,26 +459,59 @@ class Migration:
             finally:
                 await mover.close()
             await asyncio.sleep(PAUSE)
+            if self._holder is not None:
+                await self._holder.wait_active(self._patience)
+                self._tenure = self._holder.generation
 
     async def _mover(self, way: str, source: str, target: str) -> Mover:
-        """Start a run after the one before, whose last publishes have left their receipts."""
+        """Start a run after the one before, whose last steps have left their receipts."""
         names, door = self._names, self._transport
         await self._end_runs(way)
-        receipts = await self._receipts(names.receipts(way))
-        exchange = names.run(way, new_id()[-RUN_TOKEN:])
-        await create(Exchange(exchange, "fanout"), door)
-        await again(lambda: door.bind_queue(names.receipts(way), exchange))
-        await again(lambda: door.bind_queue(target, exchange))
+        past = await (self._past_out() if way == "out" else self._past_back())
+        token = new_id()[1 - RUN_TOKEN :]
+        copies, notes = names.run(way, f"{token}c"), names.run(way, f"{token}n")
+        for exchange in (copies, notes):
+            await create(Exchange(exchange, "fanout"), door)
+            await again(partial(door.bind_queue, names.receipts(way), exchange))
+        await again(partial(door.bind_queue, target, copies))
         mover = Mover(
             door,
             source,
-            exchange,
-            outbound if way == "out" else inbound,
-            receipts,
+            copies,
+            _numbered(token) if way == "out" else inbound,
+            past,
+            notes=notes if way == "out" else None,
             arguments={"x-priority": PRIORITY} if way == "out" else {},
         )
         await mover.start(self._patience)
         return mover
+
+    async def _past_out(self) -> Past:
+        """Declare void what has no note, then forget the receipts. Originals are all there."""
+        names, door = self._names, self._transport
+        made, noted = await self._receipts(names.receipts("out"))
+        if void := set(made).difference(noted):
+            await door.publish(listed(void), "", names.void, timeout=TIMEOUT)
+        await again(partial(door.purge_queue, names.receipts("out")))
+        return Past()
+
+    async def _past_back(self) -> Past:
+        made, _ = await self._receipts(self._names.receipts("back"))
+        if await self._may_refuse():
+            made = []
+        void: list[bytes] = []
+        if await self._there(self._names.void):
+            _, void = await self._receipts(self._names.void)
+        return Past(there=made, void=frozenset(void))
+
+    async def _may_refuse(self) -> bool:
+        """Whether the new queue may refuse a message whose receipt is written."""
+        found = await self._management.get(self._path())
+        settings = dict(found.get("effective_policy_definition") or {})
+        for key, value in (found.get("arguments") or {}).items():
+            settings[key.removeprefix("x-")] = value
+        rejects = str(settings.get("overflow", "")).startswith("reject-publish")
+        return rejects and not settings.keys().isdisjoint({"max-length", "max-length-bytes"})
 
     async def _end_runs(self, way: str) -> None:
         """Delete the exchanges of earlier runs: what is still on its way to them is refused."""
@@ -374,25 +520,39 @@ class Migration:
             if self._names.is_run(way, name):
                 await again(partial(self._transport.delete_exchange, name))
 
-    async def _receipts(self, queue: str) -> list[bytes]:
-        """Return the digests of what was moved last; the receipts stay."""
-        count = await self._ready(queue)
-        found: list[bytes] = []
-        if not count:
-            return found
-        consumer = self._transport.consume(
-            queue, lambda delivery: found.append(digest(delivery)), prefetch=0
-        )
+    async def _receipts(self, queue: str) -> tuple[list[bytes], list[bytes]]:
+        """Return the digests of the copies in a queue, and those that lists in it name.
+
+        All of it stays. An earlier reader that holds some of it is waited for.
+        """
+        copies: list[bytes] = []
+        named: list[bytes] = []
+        mark, marked = new_id(), asyncio.Event()
+
+        def take(delivery: Delivery) -> None:
+            digests = read_list(delivery)
+            if digests is None:
+                copies.append(digest(delivery))
+            else:
+                named.extend(digests)
+            if delivery.envelope.message_id == mark:
+                marked.set()
+
+        consumer = self._transport.consume(queue, take, prefetch=0, exclusive=True)
         try:
             await consumer.wait_active(self._patience)
-            end = _now() + self._patience
-            while len(found) < count:
-                if _now() > end:
-                    raise BrokerUnavailable(f"queue {queue!r} hands out no receipts; apply again")
-                await asyncio.sleep(EVERY / 4)
+            # Behind all that is there: when this comes, everything has come.
+            await self._transport.publish(
+                replace(listed(()), message_id=mark), "", queue, timeout=TIMEOUT
+            )
+            async with asyncio.timeout(self._patience):
+                await marked.wait()
+        except TimeoutError:
+            message = f"queue {queue!r} hands out no receipts; apply again"
+            raise BrokerUnavailable(message) from None
         finally:
             await consumer.close()
-        return found
+        return copies, named
 
     async def _watched(self, mover: Mover, queue: str, step: str) -> AsyncIterator[int]:
         """Yield the ready messages of a queue, again and again, while there is progress."""
@@ -435,6 +595,12 @@ class Migration:
         except NotFound:
             return False
         return True
+
+
+def _numbered(token: str) -> Callable[[Delivery], Envelope]:
+    """Return what makes copies of one run, each with a number of its own."""
+    numbers = itertools.count()
+    return lambda delivery: outbound(delivery, f"{token}-{next(numbers)}")
 
 
 class _Interrupted(BrokerUnavailable):

@@ -123,8 +123,18 @@ class MovingNames:
         """Return the queue of receipts of moving ``out`` or ``back``."""
         return f"{MOVING}{self.queue}/{way}"
 
+    @property
+    def void(self) -> str:
+        """The queue that names the copies whose originals were never taken out."""
+        return f"{MOVING}{self.queue}/void"
+
+    @property
+    def lock(self) -> str:
+        """The queue whose one consumer is the migration under way."""
+        return f"{MOVING}{self.queue}/lock"
+
     def run(self, way: str, token: str) -> str:
-        """Return the exchange that one run of the mover publishes to."""
+        """Return an exchange that one run of the mover publishes to."""
         return f"{self.receipts(way)}/{token}"
 
     def is_run(self, way: str, name: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from amqflow.protocol import Envelope
 
@@ -128,8 +128,29 @@ class Consumer(Protocol):
         """Why it is not active, for people; None when it is."""
         ...
 
+    @property
+    def generation(self) -> int:
+        """How many channels it has had; deliveries of an earlier one cannot be settled."""
+        ...
+
     async def wait_active(self, timeout: float) -> None:
         """Wait until subscribed; raises BrokerUnavailable with the problem after ``timeout``."""
+        ...
+
+    async def commit(
+        self, deliveries: Iterable[Delivery], envelope: Envelope, exchange: str, routing_key: str
+    ) -> None:
+        """Ack deliveries and publish a message, as one step of the broker's (AMQP's ``tx``).
+
+        For consumers that are ``transactional``; one commit at a time. The publish is dropped where
+        nothing is bound; an exchange that does not exist closes the channel, and nothing is acked.
+
+        Raises:
+            ChannelLost: the channel was lost: before the step, or after it.
+            BrokerUnavailable: no answer within CALL_TIMEOUT; likewise.
+            NotFound: as ChannelLost, and the broker said that there is no such exchange.
+            EncodeError, MessageTooLarge: as for ``publish``.
+        """
         ...
 
     async def pause(self) -> None:
@@ -321,6 +342,7 @@ class Transport(Admin, Protocol):
         *,
         prefetch: int,
         exclusive: bool = False,
+        transactional: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> Consumer:
         """Subscribe to a queue, in the background and for ever.
@@ -332,6 +354,7 @@ class Transport(Admin, Protocol):
                 without them.
             prefetch: how many unsettled deliveries the broker hands out; 0: no bound.
             exclusive: be the only consumer; tried again while there is another.
+            transactional: acks are done by :meth:`Consumer.commit` only.
             arguments: of the subscription (``x-priority``, ``x-stream-offset`` …).
 
         Raises:

@@ -98,7 +98,7 @@ def _pending(session: Session) -> None:
                 AMQFLOW, python(AMQFLOW.app, "publish-delayed"), job, role="publisher"
             )
             # All of them wait in the ladder, none in the worker or its queue.
-            session.broker.expect(levels, scale.pending, deadline=60)
+            session.broker.expect(levels, scale.pending, deadline=60, twice=scale.pending // 1000)
             time.sleep(SETTLE)
             after = worker.resident()
     finally:

@@ -1,24 +1,29 @@
 """A queue becomes another of its name on a live system, and nothing is lost."""
 
+import asyncio
+import contextlib
 import time
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
-from amqflow.errors import ReplaceRefused
+from amqflow.errors import AmqflowError, ReplaceRefused
 from amqflow.management import Management
 from amqflow.protocol import Envelope
 from amqflow.protocol.headers import EXCHANGE, ROUTING_KEY
+from amqflow.provision import apply
 from amqflow.provision.live import by_management
 from amqflow.provision.migrate import Migration
 from amqflow.provision.mover import digest, inbound, outbound
-from amqflow.topology import Queue
+from amqflow.topology import Binding, Queue, QueueType, Topology
+from amqflow.topology.names import MovingNames
 from amqflow.transport import Delivery
-from tests.provision.moving import replaced_under_load
+from tests.provision.moving import door, replaced_under_load
 from tests.servers.wait import until
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 async def test_a_classic_queue_becomes_quorum_under_load_killed_twice(
     tmp_path, amqp_url, rabbitmq, vhost
 ):
@@ -126,7 +131,7 @@ def test_a_message_comes_back_as_it_went():
         reply_to="r",
         user_id="guest",
     )
-    aside = outbound(delivered(old))
+    aside = outbound(delivered(old), "r1")
     assert aside.expiration is None  # it must not die where nothing takes its dead letter
     assert aside.user_id is None
     back = inbound(delivered(aside, exchange="amqflow.moving.q/in"))
@@ -139,8 +144,8 @@ def test_a_message_comes_back_as_it_went():
 
 def test_what_a_broker_dead_lettered_keeps_its_story():
     death = [{"queue": "x", "reason": "rejected", "exchange": "", "routing-keys": ["x"]}]
-    aside = outbound(delivered(Envelope(b"", {"x-death": death}, message_id="1")))
-    assert aside.headers == {"x-death": death}
+    aside = outbound(delivered(Envelope(b"", {"x-death": death}, message_id="1")), "r1")
+    assert inbound(delivered(aside)).headers == {"x-death": death}
 
 
 def test_a_receipt_tells_a_message_from_every_other_one():
@@ -157,4 +162,183 @@ def test_a_receipt_tells_a_message_from_every_other_one():
 
 
 def test_a_message_without_an_id_gets_one():
-    assert outbound(delivered(Envelope(b""))).message_id
+    assert outbound(delivered(Envelope(b"")), "r1").message_id
+
+
+def test_a_copy_of_a_later_run_is_another_copy():
+    one = delivered(Envelope(b"a", {"id": "1"}, message_id="1"))
+    copies = [digest(delivered(outbound(one, run))) for run in ("r1", "r1", "r2")]
+    assert copies[0] == copies[1] != copies[2]
+
+
+# -- what a mover that died has left -----------------------------------------------------------
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Nobody publishes by the queue's name and no count is old: nothing needs to be waited for."""
+    for name in ("LEASE", "GRACE"):
+        monkeypatch.setattr(f"amqflow.provision.migrate.{name}", 0.5)
+
+
+@pytest.fixture
+async def second(amqp_url):
+    """A door of its own, for what is to die."""
+    async with door(amqp_url) as transport:
+        yield transport
+
+
+async def taken_from(transport, queue, count):
+    """Take messages out of a queue, as a worker does."""
+    bodies = []
+
+    def take(delivery):
+        bodies.append(delivery.envelope.body)
+        delivery.ack()
+
+    consumer = transport.consume(queue, take, prefetch=10)
+    await until(lambda: len(bodies) >= count, deadline=60)
+    await consumer.close()
+    return bodies
+
+
+async def filled(transport, count):
+    await transport.declare_queue("q")
+    bodies = [b"%d" % number for number in range(count)]
+    for body in bodies:
+        await transport.publish(Envelope(body, message_id=body.decode()), "", "q", timeout=30)
+    return bodies
+
+
+async def dead_after_its_confirms(transport, management, monkeypatch):
+    """Run a migration up to copies that are confirmed, and never ack an original."""
+    with monkeypatch.context() as patch:
+        copied = []
+
+        async def end(mover):
+            copied.extend(mover._taken)
+
+        patch.setattr("amqflow.provision.mover.Mover._end_taken", end)
+        running = asyncio.create_task(Migration(Queue("q"), transport, management).run())
+        names = MovingNames("q")
+        await until(lambda: copied and len(copied[-1]), deadline=60)
+        await until(lambda: counted(transport, names.hold), deadline=60)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    await transport.close()
+
+
+async def counted(transport, queue):
+    return (await transport.declare_queue(queue, passive=True)).messages
+
+
+async def test_what_a_worker_took_from_a_dead_mover_is_not_there_twice(
+    transport, second, management, monkeypatch, at_once
+):
+    bodies = await filled(transport, 5)
+    await dead_after_its_confirms(second, management, monkeypatch)
+    taken = await taken_from(transport, "q", 3)
+    await Migration(Queue("q"), transport, management).run()
+    taken += await taken_from(transport, "q", len(bodies) - len(taken))
+    assert sorted(taken) == bodies
+    assert await counted(transport, "q") == 0
+
+
+@pytest.mark.faults_long
+async def test_a_lost_channel_in_the_middle_doubles_nothing(
+    transport, second, management, rabbitmq, vhost, at_once
+):
+    bodies = await filled(transport, 3000)
+    running = asyncio.create_task(Migration(Queue("q"), second, management).run())
+    names = MovingNames("q")
+
+    async def under_way():
+        with contextlib.suppress(AmqflowError):
+            return await counted(transport, names.hold) > 300
+
+    await until(under_way, deadline=60, every=0.01)
+    await asyncio.to_thread(cut, rabbitmq, vhost)
+    await running
+    taken = await taken_from(transport, "q", len(bodies))
+    assert sorted(taken) == sorted(bodies)
+    assert await counted(transport, "q") == 0
+
+
+def cut(rabbitmq, vhost):
+    """Close every connection of a virtual host."""
+    for one in rabbitmq.management("GET", f"/api/vhosts/{vhost}/connections"):
+        with contextlib.suppress(Exception):  # it is gone already
+            rabbitmq.management("DELETE", "/api/connections/" + quote(one["name"]))
+
+
+async def test_a_queue_that_refuses_keeps_all_others_aside(transport, second, management, at_once):
+    """A receipt is written even where the queue itself refuses its copy."""
+    bodies = await filled(transport, 30)
+    wanted = Queue("q", type=QueueType.CLASSIC, max_length=5, overflow="reject-publish")
+    names = MovingNames("q")
+    running = asyncio.create_task(Migration(wanted, second, management).run())
+
+    async def all_tried():
+        with contextlib.suppress(AmqflowError):
+            return await counted(transport, names.receipts("back")) >= len(bodies)
+
+    await until(all_tried, deadline=60)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await second.close()
+    taken = []
+
+    def take(delivery):
+        taken.append(delivery.envelope.body)
+        delivery.ack()
+
+    consumer = transport.consume("q", take, prefetch=10)
+    await Migration(wanted, transport, management).run()
+    await until(lambda: set(taken) == set(bodies), deadline=60)
+    await consumer.close()
+
+
+async def test_what_a_worker_binds_meanwhile_does_not_double_it(
+    transport, second, management, at_once
+):
+    bodies = await filled(transport, 200)
+    await transport.declare_exchange("tasks", "topic")
+    await transport.bind_queue("q", "tasks", "k")
+    running = asyncio.create_task(Migration(Queue("q"), second, management).run())
+    await until(lambda: moving(transport), deadline=60, every=0.01)
+    await apply(Topology(bindings=(Binding("tasks", "q", "k"),)), transport)
+    for number in range(1000, 1020):
+        body = b"%d" % number
+        await transport.publish(Envelope(body, message_id=str(number)), "tasks", "k", timeout=30)
+        bodies.append(body)
+    await running
+    taken = await taken_from(transport, "q", len(bodies))
+    assert sorted(taken) == sorted(bodies)
+    assert await counted(transport, "q") == 0
+    found = await management.get(management.path("queues", "q") + "/bindings")
+    assert [(one["source"], one["routing_key"]) for one in found if one["source"]] == [
+        ("tasks", "k")
+    ]
+
+
+async def moving(transport):
+    with contextlib.suppress(AmqflowError):
+        await transport.declare_exchange(MovingNames("q").mark, passive=True)
+        return await counted(transport, MovingNames("q").hold) >= 100
+
+
+async def test_of_two_migrations_at_once_one_is_told_and_nothing_is_lost(
+    transport, second, management, at_once
+):
+    bodies = await filled(transport, 2000)
+    ends = await asyncio.gather(
+        Migration(Queue("q"), second, management).run(),
+        Migration(Queue("q"), transport, management).run(),
+        return_exceptions=True,
+    )
+    for end in ends:
+        assert end is None or isinstance(end, AmqflowError), end
+    await Migration(Queue("q"), transport, management).run()
+    taken = await taken_from(transport, "q", len(bodies))
+    assert sorted(taken) == sorted(bodies)
+    assert await counted(transport, "q") == 0

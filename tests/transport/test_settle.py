@@ -5,6 +5,9 @@ import random
 
 import pytest
 
+from amqflow.errors import ChannelLost, NotFound
+from tests.transport.suite import message
+
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 async def test_ack_removes_requeue_hands_back_and_reject_dead_letters(seam, kind):
@@ -82,3 +85,46 @@ async def test_what_was_acked_is_acked_when_the_transport_closes(open_seam, amqp
     inbox.ack_all()
     await other.transport.close()
     assert await seam.ready(queue) == 0
+
+
+# -- acks and a message as one step -----------------------------------------------------------
+
+
+async def test_a_commit_acks_and_publishes_as_one_step(seam, queue):
+    await seam.transport.declare_queue("notes")
+    await seam.publish(queue, b"a", b"b", b"c")
+    inbox = await seam.consume(queue, transactional=True)
+    await inbox.holds(3)
+    first, second, third = inbox.deliveries
+    await inbox.consumer.commit([first, third], message(b"had a and c"), "", "notes")
+    notes = await seam.consume("notes")
+    await notes.holds(1)
+    assert notes.bodies == [b"had a and c"]
+    second.ack()  # and is never committed
+    await inbox.consumer.close()
+    await seam.becomes_ready(queue, 1)
+
+
+async def test_where_a_commit_finds_no_exchange_nothing_is_acked(seam, queue):
+    await seam.publish(queue, b"a")
+    inbox = await seam.consume(queue, transactional=True)
+    await inbox.holds(1)
+    generation = inbox.consumer.generation
+    with pytest.raises((NotFound, ChannelLost)):
+        await inbox.consumer.commit(inbox.deliveries, message(b"had a"), "gone", "")
+    await inbox.holds(2)
+    assert inbox.bodies == [b"a", b"a"]
+    assert inbox.consumer.generation == generation + 1
+    assert not inbox.deliveries[0].live
+    with pytest.raises(ChannelLost):
+        await inbox.consumer.commit(inbox.deliveries, message(b"had a"), "", queue)
+
+
+async def test_a_closed_consumer_commits_nothing(seam, queue):
+    await seam.publish(queue, b"a")
+    inbox = await seam.consume(queue, transactional=True)
+    await inbox.holds(1)
+    await inbox.consumer.close()
+    with pytest.raises(ChannelLost):
+        await inbox.consumer.commit(inbox.deliveries, message(), "", queue)
+    await seam.becomes_ready(queue, 1)

@@ -14,14 +14,15 @@ from amqflow.logs import get_logger
 from amqflow.transport.acks import AckBatch
 from amqflow.transport.aiopika import methods
 from amqflow.transport.aiopika.calls import call
+from amqflow.transport.aiopika.content import write_content
 from amqflow.transport.aiopika.faults import closed, translate, translated
-from amqflow.transport.aiopika.frames import FrameWriter
+from amqflow.transport.aiopika.frames import FrameWriter, body_max
 from amqflow.transport.aiopika.stream import Tap
 from amqflow.transport.names import check_name
 from amqflow.transport.seam import CLOSE_TIMEOUT, Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from aiormq.channel import Channel
 
@@ -52,6 +53,7 @@ class _Session:
         self.tag: str | None = None
         self._queue = queue
         self._number = channel.number
+        self._body_max = body_max(channel)
         self._on_delivery = on_delivery
         self._on_settled = on_settled
         self._open = True
@@ -136,6 +138,21 @@ class _Session:
             frame = commands.Basic.Nack(delivery_tag=tag, multiple=False, requeue=requeue)
             self.writer.write(pamqp.frame.marshal(frame, self._number))
 
+    async def commit(
+        self, deliveries: Iterable[Delivery], envelope: Envelope, exchange: str, routing_key: str
+    ) -> None:
+        publish = methods.BasicPublish(exchange=exchange, routing_key=routing_key)
+        content = write_content(envelope, self._number, self._body_max)
+        acked = list(deliveries)
+        if not self.live or not all(delivery.live for delivery in acked):
+            message = "the channel closed"
+            raise ChannelLost(message)
+        self.writer.write(pamqp.frame.marshal(publish, self._number), content)
+        for delivery in acked:
+            delivery.ack()
+        await self.writer.drain()
+        await call(self.channel, commands.Tx.Commit())
+
     def _acks(self) -> bytes:
         frames = [
             pamqp.frame.marshal(
@@ -159,6 +176,7 @@ class AioPikaConsumer:
         *,
         prefetch: int,
         exclusive: bool = False,
+        transactional: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Start to subscribe at once, in the running loop."""
@@ -168,6 +186,8 @@ class AioPikaConsumer:
         self._on_delivery = on_delivery
         self._prefetch = prefetch
         self._exclusive = exclusive
+        self._transactional = transactional
+        self._committing = asyncio.Lock()
         self._arguments = arguments
         self._active = asyncio.Event()
         self._wake = asyncio.Event()
@@ -176,6 +196,7 @@ class AioPikaConsumer:
         self._session: _Session | None = None
         self._changing = asyncio.Lock()
         self._reopening: asyncio.Task[None] | None = None
+        self.generation = 0
         self.problem: str | None = "not subscribed yet"
         self._task = asyncio.get_running_loop().create_task(self._supervise())
 
@@ -198,6 +219,17 @@ class AioPikaConsumer:
             message = f"queue {self._queue!r} is not consumed after {timeout:g} s: {self.problem}"
             raise BrokerUnavailable(message) from None
 
+    async def commit(
+        self, deliveries: Iterable[Delivery], envelope: Envelope, exchange: str, routing_key: str
+    ) -> None:
+        """See :meth:`amqflow.transport.seam.Consumer.commit`."""
+        session = self._session
+        if session is None:
+            raise ChannelLost(f"queue {self._queue!r} is not consumed")
+        async with self._committing:
+            with translated(f"acking messages of queue {self._queue!r}"):
+                await session.commit(deliveries, envelope, exchange, routing_key)
+
     async def _supervise(self) -> None:
         backoff = Backoff(first=0.05, most=5.0)
         while not self._closing:
@@ -216,6 +248,8 @@ class AioPikaConsumer:
         self._session = session
         try:
             await call(session.channel, commands.Basic.Qos(prefetch_count=self._prefetch))
+            if self._transactional:
+                await call(session.channel, commands.Tx.Select())
             await self._apply(session)
             backoff.reset()
             while not closing.done() and not self._closing:
@@ -250,6 +284,7 @@ class AioPikaConsumer:
         return translate(error, doing)
 
     def _make_session(self, channel: Channel) -> tuple[_Session, Tap]:
+        self.generation += 1
         session = _Session(
             channel, self._queue, self._on_delivery, self._cancelled, self._on_settled
         )

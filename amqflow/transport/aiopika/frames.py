@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel
 
 
+def body_max(channel: AbstractChannel) -> int:
+    """Return how many bytes of a body one frame of a channel's connection takes."""
+    tuned = channel.connection.connection_tune
+    return max(4096, tuned.frame_max or 131072) - 8
+
+
 class FrameWriter:
     """Joins the frames of one loop turn into one write to the connection."""
 

@@ -26,7 +26,7 @@ from amqflow.transport.aiopika.blame import blame
 from amqflow.transport.aiopika.calls import call
 from amqflow.transport.aiopika.content import write_content
 from amqflow.transport.aiopika.faults import closed, translate, translated, words
-from amqflow.transport.aiopika.frames import FrameWriter
+from amqflow.transport.aiopika.frames import FrameWriter, body_max
 from amqflow.transport.aiopika.stream import Tap
 from amqflow.transport.detour import Detours
 from amqflow.transport.names import check_name
@@ -63,7 +63,7 @@ class _Session:
         self._open = True
         self._tag = 0
         self._number = channel.number
-        self._body_max = max(4096, channel.connection.connection_tune.frame_max or 131072) - 8
+        self._body_max = body_max(channel)
         self._by_id: dict[str, tuple[int, asyncio.Future[None]]] = {}
         self._sent: dict[int, tuple[Envelope, str, str]] = {}
         self._bytes = 0

@@ -87,6 +87,7 @@ class AioPikaTransport(AioPikaAdmin):
         *,
         prefetch: int,
         exclusive: bool = False,
+        transactional: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> AioPikaConsumer:
         """Subscribe to a queue; supervised until closed."""
@@ -96,6 +97,7 @@ class AioPikaTransport(AioPikaAdmin):
             on_delivery,
             prefetch=prefetch,
             exclusive=exclusive,
+            transactional=transactional,
             arguments=arguments,
         )
         self._consumers.add(consumer)
