@@ -23,7 +23,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from amqflow.errors import ConfigurationError, StoreError, StoreUnavailable
+from amqflow.errors import ConfigurationError, StoreConflict, StoreError, StoreUnavailable
 from amqflow.stores.resp import Answers
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ _HOLD: Final = (
     "BUSY",
     "UNKILLABLE",
 )
+#: Somebody else's value stands under a key; a script's error has the word in its middle.
+_FOREIGN: Final = "WRONGTYPE"
 _HOLD_KINDS: Final = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
@@ -143,6 +145,10 @@ def translated(shown: str) -> Iterator[None]:
         # An error inside a script is wrapped: "… script: f_1a2b…, on @user_script:9."
         if any(f"{code} " in str(exc)[:80] for code in _HOLD):
             raise StoreUnavailable(f"Redis {shown} cannot be used now: {_said(exc)}") from exc
+        if _FOREIGN in str(exc):
+            raise StoreConflict(
+                f"Redis {shown} keeps something else under a key of amqflow's: {_said(exc)}"
+            ) from exc
         raise StoreError(f"Redis {shown} refused a command: {_said(exc)}") from exc
     except redis_errors.RedisError as exc:
         raise StoreError(f"Redis {shown}: {_said(exc)}") from exc

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from amqflow.abc import DeadReason
 from amqflow.backoff import Backoff
-from amqflow.errors import AmqflowError, BrokerError, EncodeError, StoreError, Undecodable
+from amqflow.errors import (
+    AmqflowError,
+    BrokerError,
+    EncodeError,
+    StoreConflict,
+    StoreError,
+    Undecodable,
+)
 from amqflow.logs import get_logger
 from amqflow.worker.completions import Several
 from amqflow.worker.settlement import Settlement
@@ -21,7 +28,7 @@ from amqflow.workflow.records import Counting, Ending, Failure, State, Verdict
 from amqflow.workflow.wire import Completions, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from amqflow.abc import Outcome, ResultStore
     from amqflow.transport import Delivery
@@ -121,7 +128,15 @@ class ChordCoordinator:
         store = self._launcher.store()
         batch = [Counting(chord, endings) for chord, endings in told.items()]
         held = Several([delivery for delivery, _ in fresh])
-        counted = await self._insist(held, lambda: store.count(batch))
+        try:
+            counted = await self._insist(held, lambda: store.count(batch))
+        except StoreConflict as error:
+            if len(by_chord) == 1:
+                self._park([delivery for delivery, _ in fresh], error)
+                return
+            for chord in by_chord:  # the key of one of them is somebody else's: each on its own
+                await self._count_batch([one for one in fresh if one[1].chord == chord])
+            return
         if counted is None:
             return
         for (chord, deliveries), answer in zip(by_chord.items(), counted, strict=True):
@@ -143,8 +158,17 @@ class ChordCoordinator:
     # -- ending a chord ------------------------------------------------------------------------
 
     async def _end(self, chord: str, answer: Counted, deliveries: list[Delivery]) -> None:
-        if await self._ended(chord, answer, Several(deliveries)):
-            _ack(deliveries)
+        try:
+            if await self._ended(chord, answer, Several(deliveries)):
+                _ack(deliveries)
+        except StoreConflict as error:
+            self._park(deliveries, error)
+
+    def _park(self, deliveries: Iterable[Delivery], error: StoreConflict) -> None:
+        """Keep completions of a chord whose key holds somebody else's value."""
+        for delivery in deliveries:
+            text = f"the chord cannot be counted: {error}"
+            self._settler.park(delivery, self._lane, DeadReason.WORKFLOW, text)
 
     async def _ended(self, chord: str, answer: Counted, held: Held) -> bool:
         """Publish what a chord's end leads to, then write that it has ended."""
@@ -217,6 +241,12 @@ class ChordCoordinator:
         self._settler.start(self._watch(delivery, watch))
 
     async def _watch(self, delivery: Delivery, watch: Watch) -> None:
+        try:
+            await self._watched(delivery, watch)
+        except StoreConflict as error:
+            self._park([delivery], error)
+
+    async def _watched(self, delivery: Delivery, watch: Watch) -> None:
         store = self._launcher.store()
         known = await self._insist(delivery, lambda: store.load(watch.chord, endings=True))
         if not delivery.live:
@@ -305,11 +335,17 @@ class ChordCoordinator:
     # -- holding -------------------------------------------------------------------------------
 
     async def _insist(self, held: Held, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """Ask store or broker until they answer; None once the broker has taken back what asks."""
+        """Ask store or broker until they answer; None once the broker has taken back what asks.
+
+        Raises:
+            StoreConflict: A key holds what is not ours; nothing but an operator ends that.
+        """
         backoff = Backoff(first=0.1, most=STORE_RETRY)
         while held.live:
             try:
                 return await ask()
+            except StoreConflict:
+                raise
             except (StoreError, BrokerError) as error:
                 log.warning("holding completions", error=str(error))
                 await asyncio.sleep(backoff.next())
