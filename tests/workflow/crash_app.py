@@ -19,6 +19,7 @@ from amqflow.workflow.records import Verdict
 from amqflow.workflow.stores import Lifetimes
 from amqflow.workflow.stores.redis import RedisChords
 from amqflow.workflow.wire import COMPLETIONS
+from tests.servers.wait import until
 
 FOLDER = Path(os.environ["CRASH_FOLDER"])
 
@@ -47,8 +48,7 @@ async def spared():
     One that dies while it runs body or errback leaves a run behind that counts as one more, and
     rightly so; the instants are others.
     """
-    while any(FOLDER.glob("armed-*")):
-        await asyncio.sleep(0.01)
+    await until(lambda: not any(FOLDER.glob("armed-*")), deadline=60)
 
 
 @app.task(name="crash.member")
