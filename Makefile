@@ -14,7 +14,7 @@ RABBITMQ4 := .cache/rabbitmq4
 BROKER_TESTS := $(wildcard $(addprefix tests/,servers broker transport topology provision results stores spine interop scheduler deadletters faults cli examples test_app.py test_management.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-rabbitmq test test-all test-rabbitmq4 faults lint format bench soak lock servers clean
+.PHONY: help demo demo-rabbitmq test test-all test-rabbitmq4 faults lint format bench soak lock servers clock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -28,7 +28,7 @@ demo-rabbitmq: .venv/.installed servers ## the same on a private RabbitMQ and Re
 test: .venv/.installed servers ## a sample of everything, in minutes
 	$(PYTEST) $(PARALLEL) -m "not slow and not faults_long and not rabbitmq4" $(ARGS)
 
-test-all: .venv/.installed servers ## every test, the slow ones and the long fault scenarios too
+test-all: .venv/.installed servers clock ## every test, the slow ones and the long fault scenarios too
 	$(PYTEST) $(LONG) -m "not rabbitmq4" $(ARGS)
 
 test-rabbitmq4: .venv/.installed servers $(RABBITMQ4)/.complete ## broker-facing tests on RabbitMQ 4
@@ -58,6 +58,9 @@ lock: ## pin the newest versions that the ranges allow
 
 servers: ## install RabbitMQ and Redis where missing (root on Debian or Ubuntu); starts nothing
 	@tools/setup-servers.sh
+
+clock:
+	@tools/setup-servers.sh --clock
 
 clean: ## remove the virtual environment, RabbitMQ 4 and the caches
 	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site

@@ -7,10 +7,11 @@ everything else is with `make faults`.
 import asyncio
 import pickle
 import signal
+import zlib
 
 import pytest
 
-from amqflow.protocol import Envelope, new_id
+from amqflow.protocol import Envelope, Limits, new_id
 from amqflow.provision import apply
 from amqflow.topology import BrokerFacts
 from tests.faults.conftest import staged
@@ -260,11 +261,12 @@ def bad_messages():
         "unknown task": Envelope(b"[[], {}, {}]", {**headers, "task": "hit.nobody"}),
         "wrong arguments": Envelope(b'[[], {"x": 1}, {}]', {**headers, "task": "hit.hold"}),
         "nested": Envelope(b"[[" + deep + b"], {}, {}]", dict(headers)),
+        "20 MiB": Envelope(b'[["' + b"x" * (20 << 20) + b'"], {}, {}]', dict(headers)),
         "a pickle": Envelope(
             pickle.dumps(([], {}, {})), dict(headers), content_type="application/x-python-serialize"
         ),
         "a bomb": Envelope(
-            __import__("zlib").compress(b"[[" + b"0," * 20_000_000 + b"0], {}, {}]"),
+            zlib.compress(b"[[" + b" " * Limits().max_inflated + b"], {}, {}]"),
             {**headers, "compression": "application/x-gzip"},
         ),
     }
@@ -295,12 +297,15 @@ async def test_messages_that_are_no_tasks_are_parked_and_the_rest_goes_on(hit, p
 @pytest.mark.parametrize("pool", pools())
 async def test_a_rolling_restart_of_two_workers_under_load(stage, pool):
     """A deploy: each worker in turn is told to stop and another takes its place."""
-    first, second = await started(stage, pool)
+    first, second = await started(stage, pool, 2, "-l", "info")
 
     async def deploy():
-        for old in (first, second):
+        for number, old in enumerate((first, second)):
             await until(lambda: stage.account.runs().total() > 20, deadline=60)
-            await started(stage, pool, 1)
+            await started(stage, pool, 1, "-l", "info")
+            # Who is told to leave before it has signal handlers does not leave in good order.
+            ready = 3 + number
+            await until(lambda n=ready: stage.workers.logs().count("slots=") >= n, deadline=60)
             old.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(old.wait, 30) == 0, stage.workers.logs()
 

@@ -170,6 +170,7 @@ async def test_many_are_read_at_once_in_order(store):
     assert [one.state for one in seen if one is not None] == [SUCCESS, FAILURE, SUCCESS, SUCCESS]
     assert seen[0].result == [2**80, ids[3]]
     assert (seen[2].exception.type, seen[2].exception.args) == ("KeyError", ("a",))
+    assert seen == [await store.get(task_id) for task_id in asked]
     assert await store.get_many([]) == []
 
 

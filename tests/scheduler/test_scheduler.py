@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import datetime
 
 import pytest
 
@@ -11,11 +12,14 @@ from amqflow.errors import ScheduleError
 from amqflow.middleware import Middleware
 from amqflow.scheduler import Scheduler, task_id_of
 from amqflow.scheduler.memory import MemoryScheduleStore
-from amqflow.scheduler.words import Adoption, Claim, What
+from amqflow.scheduler.scheduler import LEASE, PULSE
+from amqflow.scheduler.words import OVERDUE, Adoption, Claim, What
 from tests.applications import Bench
 from tests.scheduler.conftest import SetClock
 from tests.servers.wait import until
 
+#: Seconds a machine that does much else may add.
+LOADED = 7
 EVERY = {"task": "tick", "schedule": 0.5, "relative": True}
 
 
@@ -48,7 +52,7 @@ async def test_two_schedulers_run_each_slot_once(stage):
 
 async def test_a_slot_s_task_has_its_id_and_says_where_it_comes_from(stage):
     stage.app.conf.beat_schedule = {
-        "one": {**EVERY, "options": {"priority": 3, "headers": {"mine": 1}}, "expires": "1h"}
+        "one": {**EVERY, "options": {"priority": 3, "headers": {"mine": 1}}, "expires": 100}
     }
     seen = []
     signals.beat_published.connect(lambda **named: seen.append(named), weak=False)
@@ -67,7 +71,8 @@ async def test_a_slot_s_task_has_its_id_and_says_where_it_comes_from(stage):
         *(True, "one", 1),
     )
     assert headers["amqflow-slot"].startswith(time.strftime("%Y-%m-%dT%H:", time.gmtime(slot)))
-    assert headers["expires"] is not None
+    # From its slot on, though it was made before.
+    assert datetime.fromisoformat(headers["expires"]).timestamp() >= slot + 100
     assert envelope.priority == 3
 
 
@@ -84,7 +89,9 @@ async def test_what_a_dead_scheduler_has_claimed_is_taken_over_within_three_seco
         await until(lambda: stage.runs, deadline=60)
         took = time.monotonic() - died
     assert await stage.ran("e") == [slot]
-    assert took < 15, "2.5 s, and what a loaded machine adds"
+    # 2.0 to 2.8 s on a machine with seven times the work it has cores for.
+    assert LEASE / 1000 + PULSE == 2.5
+    assert took < 3 + LOADED
 
 
 async def test_slots_of_entries_that_only_others_know_are_left_to_them(stage):
@@ -95,6 +102,81 @@ async def test_slots_of_entries_that_only_others_know_are_left_to_them(stage):
         await until(lambda: stage.store.beat("x", 1), deadline=30)
         await asyncio.sleep(1)
     assert [lease.name for lease in (await stage.store.beat("x", 1)).overdue] == ["unknown"]
+
+
+async def test_leases_that_only_others_know_do_not_stand_before_ours(stage):
+    stage.app.conf.beat_schedule = {"known": {"task": "tick", "schedule": 3600}}
+    await stage.store.adopt([Adoption("unknown", "f")], 1000)
+    slots = tuple(range(2000, 2000 + 2 * OVERDUE))
+    await stage.store.claim([Claim("unknown", 1000, slots[-1], slots, "id")], "dead", 1)
+    async with working(stage), stage.scheduling():
+        (standing,) = await stage.store.standings(["known"])
+        slot = standing.cursor + 1
+        await stage.store.claim([Claim("known", standing.cursor, slot, (slot,), "id")], "dead", 1)
+        await until(lambda: stage.runs, deadline=20)
+    assert await stage.ran("known") == [slot]
+
+
+class Failing:
+    """A schedule of the user's own making: every half second, until it fails."""
+
+    def __init__(self, slots, failure):
+        self.slots, self.failure, self.asked = slots, failure, 0
+
+    def next_after(self, instant, *, start=0.0):
+        self.asked += 1
+        if self.asked > self.slots:
+            return self.failure(instant)
+        return instant + 0.5
+
+    def latest(self, after, until, *, start=0.0):
+        raise ZeroDivisionError
+
+    def in_zone(self, zone):
+        return self
+
+
+async def test_a_schedule_that_fails_stops_its_own_entry_and_no_other(stage, caplog):
+    def raises(instant):
+        raise ZeroDivisionError("mine")
+
+    stage.app.conf.beat_schedule = {
+        "at once": {"task": "tick", "schedule": Failing(0, raises)},
+        "later": {"task": "tick", "schedule": Failing(8, raises)},
+        "backwards": {"task": "tick", "schedule": Failing(8, lambda instant: instant - 1)},
+        "no number": {"task": "tick", "schedule": Failing(8, str)},
+        "good": EVERY,
+    }
+    async with working(stage), stage.scheduling():
+
+        async def told_and_going_on():
+            return caplog.text.count("an entry's schedule failed") >= 4 and await stage.ran("good")
+
+        await until(told_and_going_on, deadline=40, message=caplog.text[-2000:])
+        count = len(await stage.ran("good"))
+
+        async def still():
+            return len(await stage.ran("good")) > count
+
+        await until(still, deadline=20)
+    for name in ("at once", "later", "backwards", "no number"):
+        assert f"entry='{name}'" in caplog.text or f"entry={name}" in caplog.text
+    assert "ZeroDivisionError: mine" in caplog.text
+    assert "which is not after it" in caplog.text
+
+
+async def test_a_schedule_that_failed_is_asked_again(stage, monkeypatch):
+    monkeypatch.setattr("amqflow.scheduler.scheduler.ASK_AGAIN", 0.3)
+
+    def failing_twice(instant):
+        if schedule.asked <= 2:
+            raise ZeroDivisionError
+        return instant + 0.5
+
+    schedule = Failing(0, failing_twice)
+    stage.app.conf.beat_schedule = {"e": {"task": "tick", "schedule": schedule}}
+    async with working(stage), stage.scheduling():
+        await until(lambda: stage.runs, deadline=20)
 
 
 async def test_a_scheduler_that_stops_leaves_nothing_behind(stage):

@@ -380,21 +380,27 @@ async def test_started_is_shown_when_tracked(bench):
 
 async def test_priorities_order_what_a_worker_holds(bench):
     order = []
-    gate = threading.Event()
+    started, gate = threading.Event(), threading.Event()
 
     @bench.app.task(queue="prio", priority=0)
     def work(level):
-        gate.wait(20)
+        started.set()
+        gate.wait(60)
         order.append(level)
 
-    async with bench.working("prio", slots=1):
-        pass  # declares the queue
-    for level in [5, 1, 9, 3, 7, 0, 8]:
-        await work.aapply_async((level,), priority=level)
-    async with bench.working("prio", slots=1):
+    async with bench.working("prio", slots=1, multiplier=8):
+        await work.aapply_async((2,), priority=2)
+        await until(started.is_set, deadline=30)
+        for level in [5, 1, 9, 3, 7, 0, 8]:
+            await work.aapply_async((level,), priority=level)
+
+        async def all_held():
+            return await bench.count("prio") == 0
+
+        await until(all_held, deadline=30)
         gate.set()
-        await until(lambda: len(order) == 7, deadline=30)
-    assert order == [9, 8, 7, 5, 3, 1, 0]
+        await until(lambda: len(order) == 8, deadline=30)
+    assert order == [2, 9, 8, 7, 5, 3, 1, 0]
 
 
 async def test_a_get_that_times_out_says_why(bench):

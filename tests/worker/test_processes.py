@@ -124,14 +124,14 @@ def test_a_killed_slot_is_free_again_at_once(processes):
     """A spare child is warm: the next task starts in it, within 200 ms on an idle machine."""
     stage = processes(slots=1)
     assert stage.get("add", 1, 1, time_limit=30) == 2  # from now on a spare one is kept
-    until_sync(lambda: len(stage.lines("born")) == 2, deadline=60)
-    _, spare = stage.lines("born")
+    until_sync(lambda: len(stage.lines("born")) == 2, deadline=30)
+    warm = stage.lines("born")
     stage.send("late", time_limit=0.5)
     following = stage.send("hold", "next")
     (began,) = stage.wait_lines("late")
-    assert stage.wait_lines("next.held") == [spare]
-    waited = time.time() - float(began) - 0.5
-    print(f"free again {waited * 1000:.0f} ms after the limit")
+    (pid,) = stage.wait_lines("next.held")
+    print(f"free again {(time.time() - float(began) - 0.5) * 1000:.0f} ms after the limit")
+    assert pid in warm, "a child that was warm before the limit, not one that started then"
     (stage.folder / "go").touch()
     following.get(timeout=30)
 
