@@ -129,7 +129,7 @@ def test_a_worker_with_beat_schedules_until_it_stops(shop, here, number):
     printed = worker.printed()
     assert "Traceback" not in printed
     assert printed.index("scheduling") < printed.index("cleaned 3")
-    until_sync(lambda: "published=" in worker.printed())
+    until_sync(lambda: "published=" in worker.printed(), deadline=30)
 
 
 def test_a_worker_with_beat_refuses_wrong_entries_before_it_starts(shop):
