@@ -20,6 +20,7 @@ from benchmarks.environment import describe, load
 from benchmarks.measures import (
     chords,
     delays,
+    limits,
     pools,
     priorities,
     roundtrip,
@@ -49,6 +50,7 @@ MEASURES = (
     "topology",
     "pools",
     "scheduling",
+    "limits",
 )
 
 
@@ -121,6 +123,7 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
             ("delays", "delays" in wanted, delays.run),
             ("priorities", "priorities" in wanted, priorities.run),
             ("pools", "pools" in wanted, pools.run),
+            ("limits", "limits" in wanted, limits.run),
             ("topology", "topology" in wanted, topology.run),
             ("scheduling", "scheduling" in wanted, scheduling.run),
         ):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from benchmarks.contestants import ALL, Contestant
 from benchmarks.measures.chords import CHORDS, TWICE
 from benchmarks.measures.delays import LATENESS, PENDING
+from benchmarks.measures.limits import CONTESTANTS as LIMIT_CONTESTANTS
+from benchmarks.measures.limits import LIMIT, OVERRUNS, SLOTS
 from benchmarks.measures.pools import CONTESTANTS as POOL_CONTESTANTS
 from benchmarks.measures.pools import POOLS
 from benchmarks.measures.priorities import PREFETCH, PRIORITIES
@@ -112,6 +114,14 @@ LIMITS: tuple[tuple[str, str, str, str, float, Callable[[float], str]], ...] = (
         1.0,
         _ms,
     ),
+    *(
+        (f"{title}, {pool}, at most", OVERRUNS, f"limits-{pool}", metric, limit, _ms)
+        for pool in ("processes", "asyncio")
+        for title, metric, limit in (
+            ("Soft time limit: seen late", "soft", 0.05),
+            ("Hard time limit: slot free after", "hard", 0.2),
+        )
+    ),
     ("Plan of 500 queues, applied, at most", TOPOLOGY, "amqflow", "full", 2.0, _ms),
     ("Apply of 500 queues at most", TOPOLOGY, "amqflow", "applied", 15.0, _ms),
     (
@@ -137,6 +147,7 @@ def page(
     parts += _section("Limits", _limits(results))
     parts += _section("Draining, one worker process", _drain(results, scale))
     parts += _section("Draining, two pool processes", _pools(results, scale))
+    parts += _section("Time limits", _overruns(results, scale))
     parts += _section("Publishing, confirmed", _publish(results, scale))
     parts += _section("Round trip, results in Redis", _round_trips(results, scale))
     parts += _section("Chords, results in Redis", _chords(results, scale))
@@ -256,6 +267,25 @@ def _pools(results: Results, scale: Scale) -> Iterator[str]:
             f"{scale.messages:,} no-op tasks published beforehand by amqflow; two child processes "
             "each, four messages held per child; runs and their moments are noted in a file that "
             "the children share."
+        )
+
+
+def _overruns(results: Results, scale: Scale) -> Iterator[str]:
+    measured = [one for one in LIMIT_CONTESTANTS if results.samples(OVERRUNS, one.key, "hard")]
+    if measured:
+        yield from _table("pool, task", "soft limit seen late", "slot free after the hard limit")
+        for one in measured:
+            yield _row(
+                one.title,
+                _spread(results, OVERRUNS, one.key, "soft", _ms),
+                _spread(results, OVERRUNS, one.key, "hard", _ms),
+            )
+        yield ""
+        yield (
+            f"The worst of {scale.overruns} tasks with a limit of {LIMIT:g} s that all run into "
+            f"it, {SLOTS} at a time: the time from the limit to the exception in the task, and "
+            "to the start of the next task in that slot. A process is killed, a coroutine is "
+            "cancelled."
         )
 
 

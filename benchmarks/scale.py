@@ -23,6 +23,7 @@ class Scale:
         prioritised: Messages of mixed priority.
         injected: Urgent messages sent while these are worked off.
         pause: What each of these tasks sleeps.
+        overruns: Tasks that run into a limit.
         starts: Process starts.
         queues: Queues of the topology that is planned and applied.
         entries: Entries due each second where the scheduler is measured.
@@ -44,6 +45,7 @@ class Scale:
     prioritised: int
     injected: int
     pause: float
+    overruns: int
     starts: int
     queues: int
     entries: int
@@ -70,6 +72,7 @@ FULL = Scale(
     prioritised=10_000,
     injected=50,
     pause=0.001,
+    overruns=8,
     starts=5,
     queues=500,
     entries=1_000,
@@ -92,6 +95,7 @@ QUICK = Scale(
     prioritised=300,
     injected=5,
     pause=0.002,
+    overruns=3,
     starts=1,
     queues=10,
     entries=20,
