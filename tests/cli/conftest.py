@@ -25,7 +25,7 @@ class Started:
     def printed(self):
         return self._log.read_text(errors="replace")
 
-    def wait_for(self, words, deadline=30):
+    def wait_for(self, words, deadline=90):
         """Wait until `words` are printed."""
 
         def there():
@@ -48,7 +48,7 @@ class Started:
     def stop(self, number=signal.SIGTERM):
         """Tell it to stop and return its exit code."""
         self._process.send_signal(number)
-        return self._process.wait(30)
+        return self._process.wait(90)
 
 
 class Folder:

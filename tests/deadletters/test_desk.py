@@ -61,7 +61,10 @@ async def test_a_worker_s_queue_that_no_task_names_is_found_by_its_name(corner):
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 @pytest.mark.parametrize("count", [3, FIRST_PAGE + 5, 3000])
 async def test_looking_loses_nothing_and_keeps_the_order(corner, kind, count):
-    await corner.transport.declare_queue("theirs", arguments={"x-queue-type": kind})
+    server = await corner.transport.server()
+    # From 4.0 on a quorum queue has a limit of 20 returns by itself, and a look refuses it.
+    none = {"x-delivery-limit": -1} if kind == "quorum" and server.version >= (4, 0) else {}
+    await corner.transport.declare_queue("theirs", arguments={"x-queue-type": kind, **none})
     sent = [parked(number) for number in range(count)]
     await corner.publish("theirs", *sent)
     ids = [envelope.headers["id"] for envelope in sent]
