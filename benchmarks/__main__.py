@@ -24,6 +24,7 @@ from benchmarks.measures import (
     pools,
     priorities,
     roundtrip,
+    scheduling,
     startup,
     throughput,
     topology,
@@ -48,6 +49,7 @@ MEASURES = (
     "priorities",
     "topology",
     "pools",
+    "scheduling",
     "limits",
 )
 
@@ -123,6 +125,7 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
             ("pools", "pools" in wanted, pools.run),
             ("limits", "limits" in wanted, limits.run),
             ("topology", "topology" in wanted, topology.run),
+            ("scheduling", "scheduling" in wanted, scheduling.run),
         ):
             if chosen:
                 session.say(f"{title}:")

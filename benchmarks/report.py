@@ -13,6 +13,7 @@ from benchmarks.measures.pools import CONTESTANTS as POOL_CONTESTANTS
 from benchmarks.measures.pools import POOLS
 from benchmarks.measures.priorities import PREFETCH, PRIORITIES
 from benchmarks.measures.roundtrip import ROUND_TRIP
+from benchmarks.measures.scheduling import IDLE, SCHEDULING, SPREAD, TOGETHER
 from benchmarks.measures.startup import IMPORT, READY
 from benchmarks.measures.throughput import DRAIN, PUBLISH
 from benchmarks.measures.topology import TOPOLOGY
@@ -33,6 +34,10 @@ def _ms(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds * 1000:.1f} ms" if seconds < FINE else f"{seconds * 1000:,.0f} ms"
+
+
+def _share(part: float) -> str:
+    return f"{part:.2%}"
 
 
 #: (title, measure, ours, theirs, the least ratio we want; None: for information)
@@ -127,6 +132,9 @@ LIMITS: tuple[tuple[str, str, str, str, float, Callable[[float], str]], ...] = (
         0,
         lambda v: f"{v:g}",
     ),
+    ("Scheduler, due at one instant: p99 late at most", SCHEDULING, TOGETHER, "p99", 0.050, _ms),
+    ("Scheduler, due over a second: p99 late at most", SCHEDULING, SPREAD, "p99", 0.050, _ms),
+    ("Scheduler, idle: of a core at most", SCHEDULING, IDLE, "cpu", 0.01, _share),
 )
 
 
@@ -146,6 +154,7 @@ def page(
     parts += _section("Delays", _delays(results, scale))
     parts += _section("Priorities", _priorities(results))
     parts += _section("Topology", _topology(results))
+    parts += _section("Scheduling", _scheduling(results))
     parts += _section("Starting", _starting(results))
     parts += ["## Measured on", "", *_described(described, loads), ""]
     return "\n".join(parts)
@@ -420,6 +429,38 @@ def _topology(results: Results) -> Iterator[str]:
             "From the command's start to its end. The delay ladder comes with it where it is not "
             "there; the live side by the management API."
         )
+
+
+def _scheduling(results: Results) -> Iterator[str]:
+    rows = (
+        ("due at one instant, each second", TOGETHER),
+        ("due one after the other, each second", SPREAD),
+    )
+    lines = [
+        _row(
+            f"{results.median(SCHEDULING, key, 'count') or 0:,.0f} {title}",
+            *(
+                _spread(results, SCHEDULING, key, metric, _ms)
+                for metric in ("earliest", "p50", "p99", "max")
+            ),
+            _spread(results, SCHEDULING, key, "cpu", _share),
+        )
+        for title, key in rows
+        if results.samples(SCHEDULING, key, "p99")
+    ]
+    if lines:
+        yield from _table("entries", "earliest", "p50", "p99", "max", "of a core")
+        yield from lines
+        yield ""
+        yield (
+            "From the instant a slot is due to the broker's confirm, one `amqflow beat`, a quorum "
+            "queue, slots claimed in Redis and marked there."
+        )
+    cpu = results.median(SCHEDULING, IDLE, "cpu")
+    if cpu is not None:
+        count = results.median(SCHEDULING, IDLE, "count") or 0
+        yield ""
+        yield f"With {count:,.0f} entries and nothing due it takes {_share(cpu)} of a core."
 
 
 def _starting(results: Results) -> Iterator[str]:

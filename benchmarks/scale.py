@@ -26,6 +26,9 @@ class Scale:
         overruns: Tasks that run into a limit.
         starts: Process starts.
         queues: Queues of the topology that is planned and applied.
+        entries: Entries due each second where the scheduler is measured.
+        idle_entries: Entries of a scheduler that has nothing to do.
+        scheduled: Seconds a scheduler is watched.
         deadline: The longest any child may take.
     """
 
@@ -45,6 +48,9 @@ class Scale:
     overruns: int
     starts: int
     queues: int
+    entries: int
+    idle_entries: int
+    scheduled: float
     deadline: float
 
     def but(self, **counts: int | None) -> Scale:
@@ -69,6 +75,9 @@ FULL = Scale(
     overruns=8,
     starts=5,
     queues=500,
+    entries=1_000,
+    idle_entries=10_000,
+    scheduled=15.0,
     deadline=240.0,
 )
 
@@ -89,5 +98,8 @@ QUICK = Scale(
     overruns=3,
     starts=1,
     queues=10,
+    entries=20,
+    idle_entries=100,
+    scheduled=2.0,
     deadline=30.0,
 )

@@ -36,12 +36,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.errors import (
+    AccessRefused,
     AmqflowError,
     BrokerUnavailable,
     NotFound,
@@ -90,6 +92,10 @@ QUIET: Final = 2.0
 AT_ONCE: Final = 4
 #: Seconds between two looks.
 EVERY: Final = 0.2
+#: What a policy may set by which a queue drops messages.
+LIMITING: Final = frozenset(
+    {"delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
+)
 #: Seconds between two looks for bindings that are new.
 LOOK: Final = 1.0
 #: Seconds between two tries to be the only one.
@@ -267,6 +273,7 @@ class Migration:
     async def _scaffold(self) -> None:
         """Declare what messages wait in and pass through; the mark comes last."""
         names, door = self._names, self._transport
+        await self._refuse_policies()
         await create(Queue(names.hold, delivery_limit=self._facts.no_delivery_limit), door)
         await create(Exchange(names.hold, "fanout"), door)
         await again(lambda: door.bind_queue(names.hold, names.hold))
@@ -276,6 +283,30 @@ class Migration:
         await create(Queue(names.void, delivery_limit=self._facts.no_delivery_limit), door)
         await self._declare_receipts("out")
         await create(Exchange(names.mark, "fanout"), door)
+
+    async def _refuse_policies(self) -> None:
+        """Refuse a policy by which messages that wait beside the queue would be dropped.
+
+        Of all that match, the one of the highest priority is in force (RabbitMQ docs, "Policies").
+        """
+        names = self._names
+        ours = (names.hold, names.void, names.receipts("out"), names.receipts("back"))
+        for kind in ("policies", "operator-policies"):
+            try:
+                policies = await self._management.get(self._management.path(kind))
+            except (AccessRefused, NotFound):
+                continue  # who may not look at policies has set none; older brokers lack a kind
+            for queue in ours:
+                matching = [one for one in policies if _applies(one, queue)]
+                policy = max(matching, key=lambda one: int(one["priority"]), default=None)
+                limits = LIMITING.intersection(policy["definition"] if policy else ())
+                if policy and limits:
+                    message = (
+                        f"policy {policy['name']!r} sets {', '.join(sorted(limits))} on {queue!r}, "
+                        f"where the messages of queue {self._queue.name!r} are to wait: let its "
+                        f"pattern leave out names that begin with {MOVING!r}, then apply again"
+                    )
+                    raise ReplaceRefused(message)
 
     async def _declare_receipts(self, way: str) -> None:
         await again(
@@ -595,6 +626,16 @@ class Migration:
         except NotFound:
             return False
         return True
+
+
+def _applies(policy: Mapping[str, Any], queue: str) -> bool:
+    """Whether a policy is meant for a queue of this name."""
+    if policy.get("apply-to") == "exchanges":
+        return False
+    try:
+        return re.search(str(policy["pattern"]), queue) is not None
+    except re.error:
+        return False  # what only Erlang's expressions know
 
 
 def _numbered(token: str) -> Callable[[Delivery], Envelope]:

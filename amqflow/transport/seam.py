@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from amqflow.abc import Gate
     from amqflow.protocol import Envelope
 
 #: Seconds a declare, bind or other question to the broker may take.
@@ -303,6 +304,7 @@ class Transport(Admin, Protocol):
         *,
         timeout: float,
         retry: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         """Publish persistent, mandatory and confirmed; returns after the broker's confirm.
 
@@ -311,13 +313,14 @@ class Transport(Admin, Protocol):
                 without one are in flight one at a time: a return names its message by id only.
             exchange: checked once before its first use.
             routing_key: at most 255 bytes.
-            timeout: seconds until PublishTimeout.
+            timeout: seconds until PublishTimeout, from when the gate opens.
             retry: publish again, same id, where the connection was lost before the confirm, and
                 for up to NACK_PATIENCE seconds where the broker refused the message: a quorum
                 queue without a leader refuses for the second or two of an election. A queue
                 that is full (``reject-publish``) refuses the same way, so its PublishNacked
                 comes later and says how often; where several queues are bound, those that took
                 the message get it again with each try. ``False``: the first answer is raised.
+            gate: the message is made ready now and sent when the gate opens.
 
         Raises:
             Unroutable: no queue took it.

@@ -320,7 +320,7 @@ async def test_a_client_whose_heartbeats_stop_is_cut_off(broker):
     await asyncio.to_thread(lambda: silent.open(heartbeat=1))
     queue = await asyncio.to_thread(lambda: silent.channel().queue(exclusive=True))
     assert queue in broker._node.vhosts["/"].queues
-    await until(lambda: not broker._node.connections, deadline=20)
+    await until(lambda: not broker._node.connections, deadline=60)
     assert queue not in broker._node.vhosts["/"].queues
     silent.drop()
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from amqflow.errors import AmqflowError, ReplaceRefused
+from amqflow.errors import AmqflowError, NotFound, ReplaceRefused
 from amqflow.management import Management
 from amqflow.protocol import Envelope
 from amqflow.protocol.headers import EXCHANGE, ROUTING_KEY
@@ -103,6 +103,18 @@ async def test_a_single_active_consumer_is_refused_while_it_consumes(transport, 
     await refused(transport, management, "single active consumer")
 
 
+async def test_a_policy_that_would_drop_what_waits_is_refused(transport, management):
+    await transport.declare_queue("q")
+    definition = {"pattern": "q", "definition": {"max-length": 3}, "apply-to": "queues"}
+    await management.put(management.path("policies", "all"), definition)
+    with pytest.raises(
+        ReplaceRefused, match=r"policy 'all' sets max-length on 'amqflow\.moving\.q"
+    ):
+        await Migration(Queue("q"), transport, management).run()
+    with pytest.raises(NotFound):
+        await transport.declare_exchange(MovingNames("q").mark, passive=True)
+
+
 async def test_a_queue_that_is_as_wanted_already_is_left_alone(transport, management):
     await transport.declare_queue("q", arguments=Queue("q").declare_arguments())
     before = await by_management(management)
@@ -177,8 +189,8 @@ def test_a_copy_of_a_later_run_is_another_copy():
 @pytest.fixture
 def at_once(monkeypatch):
     """Nobody publishes by the queue's name and no count is old: nothing needs to be waited for."""
-    for name in ("LEASE", "GRACE"):
-        monkeypatch.setattr(f"amqflow.provision.migrate.{name}", 0.5)
+    for name, seconds in (("LEASE", 0.5), ("GRACE", 0.5), ("COUNTED", 6.0)):
+        monkeypatch.setattr(f"amqflow.provision.migrate.{name}", seconds)
 
 
 @pytest.fixture
@@ -271,6 +283,7 @@ def cut(rabbitmq, vhost):
             rabbitmq.management("DELETE", "/api/connections/" + quote(one["name"]))
 
 
+@pytest.mark.faults_long
 async def test_a_queue_that_refuses_keeps_all_others_aside(transport, second, management, at_once):
     """A receipt is written even where the queue itself refuses its copy."""
     bodies = await filled(transport, 30)
@@ -298,6 +311,7 @@ async def test_a_queue_that_refuses_keeps_all_others_aside(transport, second, ma
     await consumer.close()
 
 
+@pytest.mark.faults_long
 async def test_what_a_worker_binds_meanwhile_does_not_double_it(
     transport, second, management, at_once
 ):
@@ -306,7 +320,7 @@ async def test_what_a_worker_binds_meanwhile_does_not_double_it(
     await transport.bind_queue("q", "tasks", "k")
     running = asyncio.create_task(Migration(Queue("q"), second, management).run())
     await until(lambda: moving(transport), deadline=60, every=0.01)
-    await apply(Topology(bindings=(Binding("tasks", "q", "k"),)), transport)
+    await apply(Topology(bindings=(Binding("tasks", "q", routing_key="k"),)), transport)
     for number in range(1000, 1020):
         body = b"%d" % number
         await transport.publish(Envelope(body, message_id=str(number)), "tasks", "k", timeout=30)
@@ -327,6 +341,7 @@ async def moving(transport):
         return await counted(transport, MovingNames("q").hold) >= 100
 
 
+@pytest.mark.faults_long
 async def test_of_two_migrations_at_once_one_is_told_and_nothing_is_lost(
     transport, second, management, at_once
 ):
