@@ -31,7 +31,7 @@ WIDE: Final = 32
 #: Seconds between two looks.
 PERIOD: Final = 0.1
 #: Seconds of a slot that a short task takes, on average over a period.
-SHORT: Final = 0.002
+SHORT: Final = 0.01
 #: Tasks that must have ended in a period for their average to mean something.
 ENOUGH: Final = 8
 #: Periods it takes to try again at most, where short and long tasks take turns.

@@ -307,7 +307,7 @@ class AioPikaConsumer:
                     self.problem = f"{session.unsettled} deliveries from before are unsettled"
                     return
                 await session.subscribe(exclusive=self._exclusive, arguments=self._arguments)
-                if self.problem != "not subscribed yet":
+                if self.problem not in {"not subscribed yet", "paused"}:  # else it was wanted so
                     log.info("consuming again", queue=self._queue)
                 self.problem = None
                 self._active.set()

@@ -510,6 +510,8 @@ class ProcessPool:
         entries = [self._forget(child), *self._queued.pop(child, ())]
         self._seen.pop(child, None)
         started = child.board.started
+        if all(entry.number > started and entry.why is None for entry in entries):
+            self._lost_idle(child, code)
         for entry in entries:
             if entry.number <= started or entry.why is not None:
                 job = entry.job
@@ -532,10 +534,13 @@ class ProcessPool:
 
     def _missing_idle(self, child: ChildProcess, code: int) -> None:
         """Take back the slot of an idle child: the executor believes it to be free."""
-        self.lost += 1
-        log.error("an idle pool child died", pid=child.pid, how=how_it_died(code))
+        self._lost_idle(child, code)
         self._hooks.ended([], -1)
         self._fill()
+
+    def _lost_idle(self, child: ChildProcess, code: int) -> None:
+        self.lost += 1
+        log.error("a pool child died between two tasks", pid=child.pid, how=how_it_died(code))
 
     def _quit(self, child: ChildProcess) -> None:
         """Tell a child to leave; kill it where it does not."""
