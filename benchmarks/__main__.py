@@ -20,9 +20,11 @@ from benchmarks.environment import describe, load
 from benchmarks.measures import (
     chords,
     delays,
+    limits,
     pools,
     priorities,
     roundtrip,
+    scheduling,
     startup,
     throughput,
     topology,
@@ -47,6 +49,8 @@ MEASURES = (
     "priorities",
     "topology",
     "pools",
+    "scheduling",
+    "limits",
 )
 
 
@@ -119,7 +123,9 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
             ("delays", "delays" in wanted, delays.run),
             ("priorities", "priorities" in wanted, priorities.run),
             ("pools", "pools" in wanted, pools.run),
+            ("limits", "limits" in wanted, limits.run),
             ("topology", "topology" in wanted, topology.run),
+            ("scheduling", "scheduling" in wanted, scheduling.run),
         ):
             if chosen:
                 session.say(f"{title}:")

@@ -412,7 +412,7 @@ class Connection:
             return
         try:
             if index == _PUBLISH:
-                content.begin(method)
+                content.begin(method, self.node.limits.max_message_size)
             else:
                 self._method_of_channel(channel, index, method)
         except Refusal as refusal:

@@ -40,7 +40,7 @@ class Content(NamedTuple):
 class Assembler:
     """One channel's content on its way."""
 
-    __slots__ = ("_left", "_method", "_parts", "_properties")
+    __slots__ = ("_left", "_method", "_most", "_parts", "_properties")
 
     def __init__(self) -> None:
         """Expect a method."""
@@ -48,15 +48,17 @@ class Assembler:
         self._properties: Properties | None = None
         self._parts: list[bytes] = []
         self._left = 0
+        self._most = MAX_MESSAGE_SIZE
 
     @property
     def expects_method(self) -> bool:
         """Whether no content is on its way."""
         return self._method is None
 
-    def begin(self, method: Method) -> None:
-        """Expect a header."""
+    def begin(self, method: Method, most: int) -> None:
+        """Expect a header that announces at most so many octets."""
         self._method = method
+        self._most = most
 
     def refuse_method(self) -> Refusal:
         """Return what is wrong with a method that comes now."""
@@ -100,10 +102,10 @@ class Assembler:
             properties.check_headers()
         except ValueError as error:
             raise Malformed(str(error)) from error
-        if size > MAX_MESSAGE_SIZE:
+        if size > self._most:
             raise Refusal(
                 Reply.PRECONDITION_FAILED,
-                f"message size {size} is larger than configured max size {MAX_MESSAGE_SIZE}",
+                f"message size {size} is larger than configured max size {self._most}",
             )
         self._properties = properties
         self._left = size

@@ -50,13 +50,16 @@ class FrameReader:
     """Takes bytes as they come and gives whole frames.
 
     ``limit`` is the frame size in force; it is least until the client has asked for more. No more
-    than one frame and one read of the socket are ever held.
+    than one frame and one read of the socket are ever held, and each octet is copied twice at most,
+    however small the pieces are in which it comes.
     """
 
     def __init__(self) -> None:
         """Wait for the protocol header."""
         self.limit = FRAME_MIN
-        self._rest = b""
+        self._rest = bytearray()
+        #: Octets without which nothing can be done.
+        self._need = len(PROTOCOL_HEADER)
         self._greeted = False
 
     def feed(self, data: bytes) -> Iterator[RawFrame | None]:
@@ -66,14 +69,15 @@ class FrameReader:
             NotAmqp: the first eight octets are no header of AMQP 0-9-1.
             FrameBroken: a frame is too large, or does not end where it says.
         """
-        if self._rest:
-            data = self._rest + data
-        at, end = 0, len(data)
-        self._rest = b""
-        if not self._greeted:
-            if end < len(PROTOCOL_HEADER):
-                self._rest = data
+        if self._rest or len(data) < self._need:
+            self._rest += data
+            if len(self._rest) < self._need:
                 return
+            data = bytes(self._rest)
+            self._rest.clear()
+        at, end = 0, len(data)
+        self._need = HEADER.size
+        if not self._greeted:
             at = len(PROTOCOL_HEADER)
             if data[:at] not in _ACCEPTED:
                 raise NotAmqp(repr(data[:at]))
@@ -88,13 +92,14 @@ class FrameReader:
                 raise FrameBroken(RawFrame(kind, channel, b""), problem)
             stop = begin + size
             if stop >= end:
+                self._need = HEADER.size + size + 1
                 break
             if data[stop] != constants.FRAME_END:
                 frame = RawFrame(kind, channel, data[begin:stop])
                 raise FrameBroken(frame, f"{{invalid_frame_end_marker,{data[stop]}}}")
             at = stop + 1
             yield RawFrame(kind, channel, data[begin:stop])
-        self._rest = data[at:]
+        self._rest += data[at:]
 
 
 def shown(payload: bytes) -> str:

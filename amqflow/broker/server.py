@@ -28,6 +28,10 @@ DEFAULT_LIMITS: Final = Limits()
 _GUEST: Final = {"guest": "guest"}
 
 
+#: Where a client on this machine reaches who listens on every address.
+_REACHED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read only
+
+
 class Broker:
     """An AMQP 0-9-1 server in memory, for development and tests; never for production.
 
@@ -59,7 +63,8 @@ class Broker:
         self.host = host
         self.port = port
         self._clock = clock
-        self._node = Node(name, users, vhosts, clock)
+        self._first = tuple(vhosts)
+        self._node = Node(name, users, self._first, clock)
         self._node.limits = limits
         self._login = next(iter(self._node.users.values()), None)
         #: The HTTP API's port; None where there is none.
@@ -91,8 +96,12 @@ class Broker:
 
     @property
     def _host(self) -> str:
-        """The address as URLs write it: one of IPv6 stands in brackets (RFC 3986, 3.2.2)."""
-        return f"[{self.host}]" if ":" in self.host else self.host
+        """The address as URLs write it: one of IPv6 stands in brackets (RFC 3986, 3.2.2).
+
+        Who listens everywhere is reached at the loopback address.
+        """
+        host = _REACHED.get(self.host, self.host)
+        return f"[{host}]" if ":" in host else host
 
     @property
     def _credentials(self) -> str:
@@ -115,11 +124,12 @@ class Broker:
         self._plan()
 
     async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Server(self._node, next(self._numbers)), self.host, self.port, backlog=1024
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await self._opened(self.port)
+        self.port = _ports(self._server)[0]
+        if len(set(_ports(self._server))) > 1:
+            # A name with two addresses, and a free port of each: one port is what URLs can tell.
+            self._server.close()
+            self._server = await self._opened(self.port)
         self._node.address = f"{self.host}:{self.port}"
         if self.management_port is None:
             return
@@ -131,11 +141,18 @@ class Broker:
             raise
         self._http = http
 
+    async def _opened(self, port: int) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            lambda: Server(self._node, next(self._numbers)), self.host, port, backlog=1024
+        )
+
     async def stop(self) -> None:
-        """End every connection and forget everything."""
+        """End every connection and forget everything; a start begins with the first vhosts."""
         await self.suspend()
         for name in list(self._node.vhosts):
             self._node.remove_vhost(name)
+        for name in self._first:
+            self._node.add_vhost(name)
 
     async def restart(self) -> None:
         """Drop every connection and come back on the same port.
@@ -242,3 +259,7 @@ class Broker:
             return action()
 
         return asyncio.run_coroutine_threadsafe(run(), loop).result()
+
+
+def _ports(server: asyncio.Server) -> list[int]:
+    return [one.getsockname()[1] for one in server.sockets]

@@ -24,7 +24,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from amqflow.errors import ConfigurationError, StoreError, StoreUnavailable
+from amqflow.errors import ConfigurationError, StoreConflict, StoreError, StoreUnavailable
 from amqflow.stores.connection import Connection
 from amqflow.stores.resp import Refusal
 
@@ -53,6 +53,8 @@ _HOLD: Final = (
     "UNKILLABLE",
     "NOAUTH",
 )
+#: Somebody else's value stands under a key; a script's error has the word in its middle.
+_FOREIGN: Final = "WRONGTYPE"
 _HOLD_KINDS: Final = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
@@ -342,6 +344,7 @@ class RedisClient:
 
         Raises:
             StoreUnavailable: It ends by itself or by an operator's hand.
+            StoreConflict: Somebody else's value stands under a key of ours.
             StoreError: The command or the data are at fault.
         """
         if not isinstance(answer, Refusal):
@@ -349,6 +352,10 @@ class RedisClient:
         # An error inside a script is wrapped: "… script: f_1a2b…, on @user_script:9."
         if any(f"{code} " in answer.text[:80] for code in _HOLD):
             raise StoreUnavailable(f"Redis {self.shown} cannot be used now: {answer.text}")
+        if _FOREIGN in answer.text:
+            raise StoreConflict(
+                f"Redis {self.shown} keeps something else under a key of amqflow's: {answer.text}"
+            )
         raise StoreError(f"Redis {self.shown} refused a command: {answer.text}")
 
     async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:

@@ -16,6 +16,7 @@ from amqflow.errors import (
     AmqflowError,
     BrokerError,
     EncodeError,
+    StoreConflict,
     StoreError,
     StoreUnavailable,
     Undecodable,
@@ -160,12 +161,13 @@ class ChordCoordinator:
     # -- ending a chord ------------------------------------------------------------------------
 
     def _broken(self, delivery: Delivery, error: Exception) -> None:
-        """Park what breaks our own code: unacked it would come again, to break it again.
+        """Park what breaks our own code, or meets somebody else's key: it would break it again.
 
         The watch looks at its chord when its time has come.
         """
-        log.error("completions could not be counted", exc_info=error)
-        text = f"these completions could not be counted: {error!r}"
+        trace = None if isinstance(error, StoreConflict) else error
+        log.error("a chord could not be counted", error=str(error), exc_info=trace)
+        text = f"the chord could not be counted: {error!r}"
         self._settler.park(delivery, self._lane, DeadReason.WORKFLOW, text)
 
     async def _end(self, chord: str, answer: Counted, deliveries: list[Delivery]) -> None:
@@ -249,6 +251,12 @@ class ChordCoordinator:
         self._settler.start(self._watch(delivery, watch))
 
     async def _watch(self, delivery: Delivery, watch: Watch) -> None:
+        try:
+            await self._watched(delivery, watch)
+        except StoreConflict as error:
+            self._broken(delivery, error)
+
+    async def _watched(self, delivery: Delivery, watch: Watch) -> None:
         store = self._launcher.store()
         known = await self._insist(delivery, lambda: store.load(watch.chord, endings=True))
         if not delivery.live:
@@ -358,11 +366,16 @@ class ChordCoordinator:
             held: What asks.
             ask: Asks once.
             refused: Whether to ask again where the store is there and refuses, too.
+
+        Raises:
+            StoreConflict: A key holds what is not ours; nothing but an operator ends that.
         """
         backoff = Backoff(first=0.1, most=STORE_RETRY)
         while held.live:
             try:
                 return await ask()
+            except StoreConflict:
+                raise
             except (StoreError, BrokerError) as error:
                 if not refused and not isinstance(error, StoreUnavailable | BrokerError):
                     raise

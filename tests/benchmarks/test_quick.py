@@ -30,6 +30,12 @@ FIGURES = {
     "pending": {"amqflow": {"rate", "count", "before", "after"}},
     "priorities": {"amqflow": {"count", "violations", "injected", "waited"}},
     "topology": {"amqflow": {"count", "empty", "applied", "full"}},
+    "scheduling": {
+        **{
+            key: {"count", "earliest", "p50", "p99", "max", "cpu"} for key in ("together", "spread")
+        },
+        "idle": {"count", "cpu"},
+    },
 }
 TITLES = (
     "# Benchmarks",
@@ -43,6 +49,7 @@ TITLES = (
     "## Delays",
     "## Priorities",
     "## Topology",
+    "## Scheduling",
     "## Starting",
     "## Measured on",
 )

@@ -320,7 +320,7 @@ async def test_a_client_whose_heartbeats_stop_is_cut_off(broker):
     await asyncio.to_thread(lambda: silent.open(heartbeat=1))
     queue = await asyncio.to_thread(lambda: silent.channel().queue(exclusive=True))
     assert queue in broker._node.vhosts["/"].queues
-    await until(lambda: not broker._node.connections, deadline=20)
+    await until(lambda: not broker._node.connections, deadline=60)
     assert queue not in broker._node.vhosts["/"].queues
     silent.drop()
 
@@ -330,3 +330,63 @@ async def test_a_wrong_password_is_told_where_the_client_can_take_it(broker):
     with pytest.raises(Refused, match="ACCESS_REFUSED"):
         await asyncio.to_thread(lambda: stranger.open(response="\x00guest\x00wrong"))
     stranger.drop()
+
+
+async def test_stopped_and_started_it_begins_with_its_first_virtual_hosts():
+    broker = Broker(vhosts=("/", "shop"))
+    await broker.start()
+    broker.add_vhost("later")
+    await broker.stop()
+    await broker.start()
+    for name, there in (("/", True), ("shop", True), ("later", False)):
+        try:
+            await (await aio_pika.connect(broker.vhost_url(name))).close()
+        except aio_pika.exceptions.AMQPException:
+            assert not there, name
+        else:
+            assert there, name
+    await broker.stop()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "localhost"])
+async def test_its_url_leads_to_it_wherever_it_listens(host):
+    broker = Broker(host, management_port=0)
+    await broker.start()
+    assert "0.0.0.0" not in broker.url
+    assert "0.0.0.0" not in broker.management_url
+    assert len({one.getsockname()[1] for one in broker._server.sockets}) == 1
+    await (await aio_pika.connect(broker.url)).close()
+    await broker.stop()
+
+
+async def test_a_restart_dead_letters_what_it_was_delivered_too_often(broker, channel):
+    await channel.declare_queue("dead", durable=True)
+    queue = await channel.declare_queue(
+        "work",
+        durable=True,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 1,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "dead",
+        },
+    )
+    await channel.default_exchange.publish(aio_pika.Message(b"poison", delivery_mode=2), "work")
+    for _ in range(2):
+        await queue.consume(_hold)
+        await until(lambda: ready(broker, "work") == 0)
+        await broker.restart()
+        connection = await aio_pika.connect(broker.url)
+        queue = await (await connection.channel()).get_queue("work")
+    dead = await (await connection.channel()).get_queue("dead")
+    message = await dead.get(timeout=10)
+    assert message.headers["x-death"][0]["reason"] == "delivery_limit"
+    await connection.close()
+
+
+def ready(broker, name):
+    return len(broker._node.vhosts["/"].queues[name].ready)
+
+
+async def _hold(message):
+    """Take a message and settle it never."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amqflow.broker import Limits
 from amqflow.broker.connection import Phase
 from amqflow.broker.methods import frame
 from amqflow.broker.node import Node
@@ -164,9 +165,11 @@ def test_an_oversize_frame_is_refused_by_its_head(client, size):
     assert "frame_too_large" in close.reply_text
 
 
-def test_a_message_announced_too_large_is_refused_before_its_body(client):
+@pytest.mark.parametrize(("limits", "size"), [(Limits(), 2**40), (Limits(1000), 1001)])
+def test_a_message_announced_too_large_is_refused_before_its_body(client, node, limits, size):
+    node.limits = limits
     client.send(1, amqp.Basic.Publish(routing_key="q"))
-    client.write(frame(2, 1, b"\x00\x3c\x00\x00" + (2**40).to_bytes(8, "big") + b"\x00\x00"))
+    client.write(frame(2, 1, b"\x00\x3c\x00\x00" + size.to_bytes(8, "big") + b"\x00\x00"))
     _, close = client.heard[-1]
     assert (close.name, close.reply_code) == ("Channel.Close", 406)
     client.write(frame(3, 1, bytes(100_000)))  # what was on its way is dropped

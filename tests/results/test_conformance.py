@@ -209,7 +209,7 @@ async def test_wait_times_out(store):
     begun = time.monotonic()
     with pytest.raises(TimeoutError):
         await store.wait(new_id(), 0.05)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 15
 
 
 async def test_wait_is_not_woken_by_a_retry(store):
@@ -460,7 +460,7 @@ async def test_once_runs_after_the_lease_and_is_kept_by_renewing(fenced):
         other = await begin(fenced, task_id, once=True, owner="w2")
         return other if other.verdict is Verdict.RUN else None
 
-    other = await until(taken, deadline=5)
+    other = await until(taken, deadline=30)
     assert other.fence == claim.fence + 1
     assert await fenced.renew([(mine, claim.fence)]) == [False]
     assert (await finish(fenced, Outcome(task_id, SUCCESS), claim.fence)).refused

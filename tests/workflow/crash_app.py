@@ -8,7 +8,6 @@ hooks are put around its methods here.
 import asyncio
 import os
 import signal
-import sys
 from functools import wraps
 from pathlib import Path
 
@@ -130,5 +129,4 @@ async def main():
 
 if __name__ == "__main__":
     install()
-    if sys.stdin.readline():
-        asyncio.run(main())
+    asyncio.run(main())

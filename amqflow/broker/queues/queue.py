@@ -394,13 +394,18 @@ class Queue:
         self.unacked.clear()
         self._got.clear()
         self.ready_bytes = self.unacked_bytes = 0
+        limit = self.settings.delivery_limit
         for entry in out:
             entry.returned += 1
-        kept = sorted((*waiting, *out), key=lambda entry: entry.position)
+        over = [entry for entry in out if limit is not None and entry.returned > limit]
+        back = [entry for entry in out if limit is None or entry.returned <= limit]
+        kept = sorted((*waiting, *back), key=lambda entry: entry.position)
         for entry in kept:
             if self.quorum or entry.message.persistent:
                 self.ready.push(entry)
                 self.ready_bytes += entry.size
+        if over:
+            self._dead_letter(over, Reason.DELIVERY_LIMIT)
         self._had_consumers = False
         self.touch()
         self.expire()
