@@ -86,9 +86,9 @@ class Connection(asyncio.Protocol):
 
         It gets redis-py's ConnectionError where they cannot come any more.
         """
+        self.write(*commands)
         asked = Asked(len(commands), self._loop.create_future())
         self._asked.append(asked)
-        self.write(*commands)
         return asked.future
 
     def write(self, *commands: Sequence[str | bytes | int]) -> None:

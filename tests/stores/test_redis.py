@@ -8,6 +8,7 @@ import pytest
 
 from amqflow.errors import StoreError, StoreUnavailable
 from amqflow.stores.redis import RedisClient, Script, redact
+from tests.servers.wait import until
 
 
 @pytest.fixture
@@ -77,6 +78,34 @@ async def test_who_gives_up_waiting_holds_up_nobody(client):
     await client.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await behind
+
+
+async def test_exchanges_under_way_fail_with_their_connection_and_the_next_one_has_another(client):
+    waiting = [asyncio.create_task(client.command("BLPOP", "never", "0")) for _ in range(3)]
+    await until(lambda: client._connection is not None and len(client._connection._asked) == 3)
+    client._connection._transport.abort()
+    for one in waiting:
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await one
+    assert await client.command("PING") == b"PONG"
+
+
+async def test_a_subscriber_that_reads_nothing_is_sent_nothing_more(client, monkeypatch):
+    """What it has not read yet has a bound; the rest waits in Redis."""
+    monkeypatch.setattr("amqflow.stores.redis.MOST_UNREAD", 3)
+    subscription = await client.subscription()
+    await subscription.subscribe(["news"])
+    assert (await subscription.read(30))[0] == b"subscribe"
+    transport = subscription._connection._transport
+    for number in range(3):
+        await client.command("PUBLISH", "news", number)
+    await until(lambda: not transport.is_reading(), deadline=30)
+    await client.command("PUBLISH", "news", 3)
+    assert [(await subscription.read(30))[2] for _ in range(4)] == [b"0", b"1", b"2", b"3"]
+    assert transport.is_reading()
+    await subscription.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await subscription.read(30)
 
 
 async def test_nothing_asked_is_answered_at_once(client):

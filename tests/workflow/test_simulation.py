@@ -34,7 +34,8 @@ from amqflow.workflow.stores.memory import MemoryChords
 from tests.servers.embedded import EmbeddedBroker
 from tests.servers.wait import until
 
-GET = 30
+#: Seconds for what takes a second on an idle machine, and two dozen lives on a loaded one.
+GET = 120
 LEASE = 600.0
 #: One seed alone, to look at it: ``AMQFLOW_SIMULATION_SEED=17``.
 ONLY = os.environ.get("AMQFLOW_SIMULATION_SEED")
@@ -105,11 +106,16 @@ class Life:
         assert self.over.wait(GET), "the worker did not stop"
 
 
+NUMBERS = itertools.count()
+
+
 class World:
     """What tasks have done, which worker lives, and what of it has died."""
 
     def __init__(self, broker, clock):
         self.broker, self.clock = broker, clock
+        #: Of its own: a store in memory is shared by name, and the dead of other worlds keep it.
+        self.name = f"simulated-{next(NUMBERS)}"
         self.ran = Counter()
         #: Runs whose end is not stored yet, and how many of a task died so.
         self.running = {}
@@ -135,7 +141,7 @@ class World:
 
 
 def application(world):
-    app = AmqFlow("simulated", broker=world.broker.url, backend="memory://", once_lease=LEASE)
+    app = AmqFlow(world.name, broker=world.broker.url, backend="memory://", once_lease=LEASE)
 
     def ran(request, name):
         world.ran[name] += 1
@@ -353,7 +359,7 @@ async def ended(app, world, handle, composer):
 
 async def empty(app):
     transport = app.runtime().transport
-    names = ("default", "amqflow.simulated.completions")
+    names = ("default", f"amqflow.{app.name}.completions")
     found = [await transport.declare_queue(name, passive=True) for name in names]
     return not any(one.messages for one in found)
 
