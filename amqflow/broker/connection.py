@@ -472,7 +472,7 @@ class Connection:
         assembler = self._contents[number]
         blamed = 0 if assembler.expects_method else _PUBLISH
         try:
-            content = assembler.add(kind, payload)
+            content = assembler.add(kind, payload, self.node.limits.max_message_size)
             if content is None:
                 return
             self._publish(channel, content)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pamqp import constants
 
-from amqflow.broker.identity import MAX_MESSAGE_SIZE
 from amqflow.broker.properties import Properties
-from amqflow.broker.replies import Refusal, Reply
+from amqflow.broker.replies import Refusal, Reply, precondition_failed
 
 if TYPE_CHECKING:
     from amqflow.broker.methods import Method
@@ -66,18 +65,24 @@ class Assembler:
             )
         return _unexpected("expected content body, got non content body frame instead")
 
-    def add(self, kind: int, payload: bytes) -> Content | None:
+    def add(self, kind: int, payload: bytes, most: int) -> Content | None:
         """Take a header or body frame; return the content it completes.
 
+        Args:
+            kind: the frame's type.
+            payload: the frame's.
+            most: octets a body may have; a header that announces more is refused, so that
+                none of it is kept.
+
         Raises:
-            Refusal: it is not what comes next.
+            Refusal: it is not what comes next, or too much is to come.
         """
         if self._method is None:
             raise _unexpected("expected method frame, got non method frame instead")
         if self._properties is None:
             if kind != constants.FRAME_HEADER:
                 raise self.refuse_method()
-            return self._header(payload)
+            return self._header(payload, most)
         if kind != constants.FRAME_BODY:
             raise self.refuse_method()
         if len(payload) > self._left:
@@ -87,7 +92,7 @@ class Assembler:
         self._left -= len(payload)
         return None if self._left else self._complete()
 
-    def _header(self, payload: bytes) -> Content | None:
+    def _header(self, payload: bytes, most: int) -> Content | None:
         class_id, weight, size = _HEADER.unpack_from(payload)
         if weight:
             raise self.refuse_method()
@@ -100,10 +105,9 @@ class Assembler:
             properties.check_headers()
         except ValueError as error:
             raise Malformed(str(error)) from error
-        if size > MAX_MESSAGE_SIZE:
-            raise Refusal(
-                Reply.PRECONDITION_FAILED,
-                f"message size {size} is larger than configured max size {MAX_MESSAGE_SIZE}",
+        if size > most:
+            raise precondition_failed(
+                f"message size {size} is larger than configured max size {most}"
             )
         self._properties = properties
         self._left = size

@@ -56,7 +56,8 @@ class FrameReader:
     def __init__(self) -> None:
         """Wait for the protocol header."""
         self.limit = FRAME_MIN
-        self._rest = b""
+        self._rest = bytearray()
+        self._needed = len(PROTOCOL_HEADER)
         self._greeted = False
 
     def feed(self, data: bytes) -> Iterator[RawFrame | None]:
@@ -67,18 +68,23 @@ class FrameReader:
             FrameBroken: a frame is too large, or does not end where it says.
         """
         if self._rest:
-            data = self._rest + data
+            # Joined once, when a frame is whole: a client may send it octet by octet.
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
         at, end = 0, len(data)
-        self._rest = b""
         if not self._greeted:
             if end < len(PROTOCOL_HEADER):
-                self._rest = data
+                self._rest += data
                 return
             at = len(PROTOCOL_HEADER)
             if data[:at] not in _ACCEPTED:
                 raise NotAmqp(repr(data[:at]))
             self._greeted = True
             yield None
+        self._needed = HEADER.size
         while end - at >= HEADER.size:
             kind, channel, size = HEADER.unpack_from(data, at)
             begin = at + HEADER.size
@@ -88,13 +94,14 @@ class FrameReader:
                 raise FrameBroken(RawFrame(kind, channel, b""), problem)
             stop = begin + size
             if stop >= end:
+                self._needed = stop + 1 - at
                 break
             if data[stop] != constants.FRAME_END:
                 frame = RawFrame(kind, channel, data[begin:stop])
                 raise FrameBroken(frame, f"{{invalid_frame_end_marker,{data[stop]}}}")
             at = stop + 1
             yield RawFrame(kind, channel, data[begin:stop])
-        self._rest = data[at:]
+        self._rest += data[at:]
 
 
 def shown(payload: bytes) -> str:

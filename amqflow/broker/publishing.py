@@ -35,11 +35,6 @@ def publish(channel: Channel, method: Method, properties: Properties, body: byte
     vhost, user = connection.entered()
     if method.immediate:
         raise Refusal(Reply.NOT_IMPLEMENTED, "immediate=true")
-    most = connection.node.limits.max_message_size
-    if len(body) > most:
-        raise precondition_failed(
-            f"message size {len(body)} is larger than configured max size {most}"
-        )
     name = method.exchange
     user.check(WRITE, "exchange", name, vhost.name)
     exchange = vhost.exchanges.get(name)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from amqflow.broker import management
 from amqflow.broker.limits import Limits
 from amqflow.broker.line import Server
+from amqflow.broker.listening import listen, reachable
 from amqflow.broker.node import Node
 from amqflow.clock import SYSTEM_CLOCK
 
@@ -59,7 +61,8 @@ class Broker:
         self.host = host
         self.port = port
         self._clock = clock
-        self._node = Node(name, users, vhosts, clock)
+        self._new_node = partial(Node, name, dict(users), tuple(vhosts), clock)
+        self._node = self._new_node()
         self._node.limits = limits
         self._login = next(iter(self._node.users.values()), None)
         #: The HTTP API's port; None where there is none.
@@ -92,7 +95,8 @@ class Broker:
     @property
     def _host(self) -> str:
         """The address as URLs write it: one of IPv6 stands in brackets (RFC 3986, 3.2.2)."""
-        return f"[{self.host}]" if ":" in self.host else self.host
+        host = reachable(self.host)
+        return f"[{host}]" if ":" in host else host
 
     @property
     def _credentials(self) -> str:
@@ -116,10 +120,12 @@ class Broker:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Server(self._node, next(self._numbers)), self.host, self.port, backlog=1024
+        self._server, self.port = await listen(
+            lambda port: loop.create_server(
+                lambda: Server(self._node, next(self._numbers)), self.host, port, backlog=1024
+            ),
+            self.port,
         )
-        self.port = self._server.sockets[0].getsockname()[1]
         self._node.address = f"{self.host}:{self.port}"
         if self.management_port is None:
             return
@@ -132,10 +138,16 @@ class Broker:
         self._http = http
 
     async def stop(self) -> None:
-        """End every connection and forget everything."""
+        """End every connection and forget everything.
+
+        :meth:`start` begins again as it was made, with the limits set last, on the same ports.
+        """
         await self.suspend()
         for name in list(self._node.vhosts):
             self._node.remove_vhost(name)
+        limits = self._node.limits
+        self._node = self._new_node()
+        self._node.limits = limits
 
     async def restart(self) -> None:
         """Drop every connection and come back on the same port.

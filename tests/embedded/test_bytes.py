@@ -2,13 +2,17 @@
 
 import random
 
+import pamqp.body
 import pamqp.commands as amqp
 import pamqp.frame
+import pamqp.header
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqflow.broker.connection import Phase
+from amqflow.broker.frames import FrameReader
+from amqflow.broker.limits import Limits
 from amqflow.broker.methods import frame
 from amqflow.broker.node import Node
 from tests.embedded.sansio import HEADER, Client, SteppedClock, no_mistakes
@@ -174,3 +178,27 @@ def test_a_message_announced_too_large_is_refused_before_its_body(client):
     client.open()
     client.queue("q")
     assert client.ready("q") == 0
+
+
+def test_a_frame_that_drips_is_whole_when_its_last_octet_came():
+    session = HEADER + frame(1, 0, b"method") + frame(3, 1, bytes(3000)) + frame(8, 0, b"")
+    reader = FrameReader()
+    found = [one for octet in session for one in reader.feed(bytes([octet]))]
+    assert found == [None, (1, 0, b"method"), (3, 1, bytes(3000)), (8, 0, b"")]
+    assert not reader._rest
+
+
+def test_a_message_over_the_limit_is_refused_before_any_of_it_is_kept():
+    node = _node()
+    node.limits = Limits(max_message_size=1000)
+    client = Client(node).open()
+    publish = amqp.Basic.Publish(routing_key="q")
+    client.heard.clear()
+    client.send(1, publish, pamqp.header.ContentHeader(0, 1001, amqp.Basic.Properties()))
+    [(_, closed)] = client.heard
+    assert closed.reply_code == 406
+    assert "message size 1001 is larger than configured max size 1000" in closed.reply_text
+    client.send(1, pamqp.body.ContentBody(bytes(1001)), amqp.Channel.CloseOk())
+    client.open().queue("q")
+    client.publish("q", bytes(1000))
+    assert client.ready("q") == 1

@@ -16,8 +16,8 @@ FEW, MANY = 100, 100_000
 ROUNDS, REPEATS = 30, 5
 
 # What MANY may cost more than FEW: an operation that looks at all would cost a thousand times.
-# The least of several measurements is compared, so that a busy machine does not matter.
-MOST = 12
+# The least of several measurements of CPU time is compared: a busy machine does not matter.
+MOST = 50
 
 
 def _requeue(client: Client) -> None:
@@ -75,10 +75,10 @@ def _least(operation: Callable[[Client], None], arguments: dict[str, object], si
     gc.disable()
     try:
         for _ in range(REPEATS):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             for _ in range(ROUNDS):
                 operation(client)
-            measured.append(time.perf_counter() - begun)
+            measured.append(time.thread_time() - begun)
             client.heard.clear()
     finally:
         gc.enable()
@@ -103,10 +103,10 @@ def test_acknowledging_one_of_many_that_are_out_costs_the_same(client):
         tags = [message.method.delivery_tag for message in client.messages()]
         measured = []
         for round_ in range(REPEATS):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             for tag in tags[round_ * 10 : round_ * 10 + 10]:
                 client.send(1, amqp.Basic.Ack(tag, multiple=True))
-            measured.append(time.perf_counter() - begun)
+            measured.append(time.thread_time() - begun)
         client.send(1, amqp.Basic.Ack(0, multiple=True))
         return min(measured)
 
@@ -126,10 +126,10 @@ def test_following_a_stream_costs_the_same_whatever_it_holds():
         client.send(1, amqp.Basic.Consume(queue="s", arguments={"x-stream-offset": "next"}))
         measured = []
         for _ in range(REPEATS):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             for _ in range(ROUNDS):
                 client.publish("s")
-            measured.append(time.perf_counter() - begun)
+            measured.append(time.thread_time() - begun)
             assert len(client.messages()) == ROUNDS
         return min(measured)
 
