@@ -20,6 +20,7 @@ from benchmarks.environment import describe, load
 from benchmarks.measures import (
     chords,
     delays,
+    embedded,
     pools,
     priorities,
     roundtrip,
@@ -47,6 +48,7 @@ MEASURES = (
     "priorities",
     "topology",
     "pools",
+    "embedded",
 )
 
 
@@ -120,6 +122,7 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
             ("priorities", "priorities" in wanted, priorities.run),
             ("pools", "pools" in wanted, pools.run),
             ("topology", "topology" in wanted, topology.run),
+            ("embedded broker", "embedded" in wanted, embedded.run),
         ):
             if chosen:
                 session.say(f"{title}:")

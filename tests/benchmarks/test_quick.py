@@ -30,6 +30,9 @@ FIGURES = {
     "pending": {"amqflow": {"rate", "count", "before", "after"}},
     "priorities": {"amqflow": {"count", "violations", "injected", "waited"}},
     "topology": {"amqflow": {"count", "empty", "applied", "full"}},
+    "embedded publish": {key: {"rate", "cpu"} for key in ("embedded", "rabbitmq")},
+    "embedded deliver": {key: {"rate", "cpu"} for key in ("embedded", "rabbitmq")},
+    "embedded start": {"embedded": {"seconds", "process"}},
 }
 TITLES = (
     "# Benchmarks",
@@ -43,6 +46,7 @@ TITLES = (
     "## Delays",
     "## Priorities",
     "## Topology",
+    "## Embedded broker",
     "## Starting",
     "## Measured on",
 )

@@ -25,7 +25,7 @@ class Started:
     def printed(self):
         return self._log.read_text(errors="replace")
 
-    def wait_for(self, words, deadline=30):
+    def wait_for(self, words, deadline=90):
         """Wait until `words` are printed."""
 
         def there():
