@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -43,6 +43,21 @@ class DeadReason(StrEnum):
     POISON = "poison"
     WORKFLOW = "workflow"
     BLOB_MISSING = "blob-missing"
+
+
+# -- an instant ----------------------------------------------------------------------------
+
+
+class Gate(Protocol):
+    """Lets messages that are ready out at one instant. It opens once and stays open."""
+
+    def left(self) -> float:
+        """Return how many seconds are left until it opens; 0 where it is open."""
+        ...
+
+    def add(self, go: Callable[[], None]) -> None:
+        """Call ``go``, which must not raise, when it opens; at once where it is open."""
+        ...
 
 
 # -- a call --------------------------------------------------------------------------------
@@ -91,8 +106,8 @@ class Call:
     timeout: float | None = None
     #: Try again (same id) while the broker is away, until ``timeout``.
     retry: bool = True
-    #: Awaited between encoding and publishing: what goes out at a given instant is ready by then.
-    hold: Callable[[], Awaitable[None]] | None = None
+    #: What goes out at a given instant is ready by then; None: it goes at once.
+    gate: Gate | None = None
 
 
 # -- an attempt and how it ended -----------------------------------------------------------

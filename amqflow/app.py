@@ -39,6 +39,7 @@ from amqflow.signals import Signal
 from amqflow.tasks import TaskDecorator, TaskRegistry, shared
 from amqflow.tasks.builtin import register_builtin
 from amqflow.tasks.context import current_request, parent_request
+from amqflow.tasks.inherit import Inheritance
 from amqflow.topology import (
     AppNames,
     BrokerFacts,
@@ -210,6 +211,7 @@ class Runtime:
             app.main,
             "" if self.chords is None else self.chords.kind,
             app.backend_url,
+            Inheritance.of(settings),
         )
         self.revocations: Revocations | None = open_revocations(
             app.backend_url, app_name=app.main, clock=app.clock
@@ -668,7 +670,10 @@ class App(TaskDecorator):
         if runtime.replies_needed:
             await runtime.opened_store()
         parent = parent_request()
-        place = Place() if parent is None else Place(parent.root_id or parent.id, parent.id)
+        place = Place()
+        if parent is not None:
+            heritage = runtime.unfolder.inherits.from_request(parent)
+            place = Place(parent.root_id or parent.id, parent.id, heritage=heritage)
         sent = sending(
             cast("Node[Any]", node),
             args,

@@ -142,6 +142,10 @@ class StoreUnavailable(StoreError, ConnectionError):
     """The store cannot be used now (away, loading, read-only, out of memory): hold, try again."""
 
 
+class StoreConflict(StoreError):
+    """A key of the store holds what is not ours (WRONGTYPE): no second try writes it."""
+
+
 class NoResultStore(StoreError):
     """A result was asked for, and the application has no result store (``backend=None``)."""
 

@@ -21,9 +21,11 @@ from benchmarks.measures import (
     chords,
     delays,
     embedded,
+    limits,
     pools,
     priorities,
     roundtrip,
+    scheduling,
     startup,
     throughput,
     topology,
@@ -49,6 +51,8 @@ MEASURES = (
     "topology",
     "pools",
     "embedded",
+    "scheduling",
+    "limits",
 )
 
 
@@ -121,8 +125,10 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
             ("delays", "delays" in wanted, delays.run),
             ("priorities", "priorities" in wanted, priorities.run),
             ("pools", "pools" in wanted, pools.run),
+            ("limits", "limits" in wanted, limits.run),
             ("topology", "topology" in wanted, topology.run),
             ("embedded broker", "embedded" in wanted, embedded.run),
+            ("scheduling", "scheduling" in wanted, scheduling.run),
         ):
             if chosen:
                 session.say(f"{title}:")

@@ -14,10 +14,13 @@ from benchmarks.measures.embedded import (
     EMBEDDED_START,
     RABBITMQ,
 )
+from benchmarks.measures.limits import CONTESTANTS as LIMIT_CONTESTANTS
+from benchmarks.measures.limits import LIMIT, OVERRUNS, SLOTS
 from benchmarks.measures.pools import CONTESTANTS as POOL_CONTESTANTS
 from benchmarks.measures.pools import POOLS
 from benchmarks.measures.priorities import PREFETCH, PRIORITIES
 from benchmarks.measures.roundtrip import ROUND_TRIP
+from benchmarks.measures.scheduling import IDLE, SCHEDULING, SPREAD, TOGETHER
 from benchmarks.measures.startup import IMPORT, READY
 from benchmarks.measures.throughput import DRAIN, PUBLISH
 from benchmarks.measures.topology import TOPOLOGY
@@ -43,6 +46,10 @@ def _ms(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{seconds * 1000:.1f} ms" if seconds < FINE else f"{seconds * 1000:,.0f} ms"
+
+
+def _share(part: float) -> str:
+    return f"{part:.2%}"
 
 
 #: (title, measure, ours, theirs, the least ratio we want; None: for information)
@@ -120,6 +127,14 @@ LIMITS: tuple[tuple[str, str, str, str, float, Callable[[float], str]], ...] = (
         _ms,
     ),
     ("Embedded broker started in at most", EMBEDDED_START, EMBEDDED, "seconds", 0.1, _ms),
+    *(
+        (f"{title}, {pool}, at most", OVERRUNS, f"limits-{pool}", metric, limit, _ms)
+        for pool in ("processes", "asyncio")
+        for title, metric, limit in (
+            ("Soft time limit: seen late", "soft", 0.05),
+            ("Hard time limit: slot free after", "hard", 0.2),
+        )
+    ),
     ("Plan of 500 queues, applied, at most", TOPOLOGY, "amqflow", "full", 2.0, _ms),
     ("Apply of 500 queues at most", TOPOLOGY, "amqflow", "applied", 15.0, _ms),
     (
@@ -130,6 +145,9 @@ LIMITS: tuple[tuple[str, str, str, str, float, Callable[[float], str]], ...] = (
         0,
         lambda v: f"{v:g}",
     ),
+    ("Scheduler, due at one instant: p99 late at most", SCHEDULING, TOGETHER, "p99", 0.050, _ms),
+    ("Scheduler, due over a second: p99 late at most", SCHEDULING, SPREAD, "p99", 0.050, _ms),
+    ("Scheduler, idle: of a core at most", SCHEDULING, IDLE, "cpu", 0.01, _share),
 )
 
 
@@ -142,6 +160,7 @@ def page(
     parts += _section("Limits", _limits(results))
     parts += _section("Draining, one worker process", _drain(results, scale))
     parts += _section("Draining, two pool processes", _pools(results, scale))
+    parts += _section("Time limits", _overruns(results, scale))
     parts += _section("Publishing, confirmed", _publish(results, scale))
     parts += _section("Round trip, results in Redis", _round_trips(results, scale))
     parts += _section("Chords, results in Redis", _chords(results, scale))
@@ -149,6 +168,7 @@ def page(
     parts += _section("Priorities", _priorities(results))
     parts += _section("Topology", _topology(results))
     parts += _section("Embedded broker", _embedded(results, scale))
+    parts += _section("Scheduling", _scheduling(results))
     parts += _section("Starting", _starting(results))
     parts += ["## Measured on", "", *_described(described, loads), ""]
     return "\n".join(parts)
@@ -266,6 +286,25 @@ def _pools(results: Results, scale: Scale) -> Iterator[str]:
             f"{scale.messages:,} no-op tasks published beforehand by amqflow; two child processes "
             "each, four messages held per child; runs and their moments are noted in a file that "
             "the children share."
+        )
+
+
+def _overruns(results: Results, scale: Scale) -> Iterator[str]:
+    measured = [one for one in LIMIT_CONTESTANTS if results.samples(OVERRUNS, one.key, "hard")]
+    if measured:
+        yield from _table("pool, task", "soft limit seen late", "slot free after the hard limit")
+        for one in measured:
+            yield _row(
+                one.title,
+                _spread(results, OVERRUNS, one.key, "soft", _ms),
+                _spread(results, OVERRUNS, one.key, "hard", _ms),
+            )
+        yield ""
+        yield (
+            f"The worst of {scale.overruns} tasks with a limit of {LIMIT:g} s that all run into "
+            f"it, {SLOTS} at a time: the time from the limit to the exception in the task, and "
+            "to the start of the next task in that slot. A process is killed, a coroutine is "
+            "cancelled."
         )
 
 
@@ -435,6 +474,38 @@ def _embedded(results: Results, scale: Scale) -> Iterator[str]:
         f"`amqflow broker` prints its address "
         f"{_spread(results, EMBEDDED_START, EMBEDDED, 'process', _ms)} after its process began."
     )
+
+
+def _scheduling(results: Results) -> Iterator[str]:
+    rows = (
+        ("due at one instant, each second", TOGETHER),
+        ("due one after the other, each second", SPREAD),
+    )
+    lines = [
+        _row(
+            f"{results.median(SCHEDULING, key, 'count') or 0:,.0f} {title}",
+            *(
+                _spread(results, SCHEDULING, key, metric, _ms)
+                for metric in ("earliest", "p50", "p99", "max")
+            ),
+            _spread(results, SCHEDULING, key, "cpu", _share),
+        )
+        for title, key in rows
+        if results.samples(SCHEDULING, key, "p99")
+    ]
+    if lines:
+        yield from _table("entries", "earliest", "p50", "p99", "max", "of a core")
+        yield from lines
+        yield ""
+        yield (
+            "From the instant a slot is due to the broker's confirm, one `amqflow beat`, a quorum "
+            "queue, slots claimed in Redis and marked there."
+        )
+    cpu = results.median(SCHEDULING, IDLE, "cpu")
+    if cpu is not None:
+        count = results.median(SCHEDULING, IDLE, "count") or 0
+        yield ""
+        yield f"With {count:,.0f} entries and nothing due it takes {_share(cpu)} of a core."
 
 
 def _starting(results: Results) -> Iterator[str]:

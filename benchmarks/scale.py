@@ -23,8 +23,12 @@ class Scale:
         prioritised: Messages of mixed priority.
         injected: Urgent messages sent while these are worked off.
         pause: What each of these tasks sleeps.
+        overruns: Tasks that run into a limit.
         starts: Process starts.
         queues: Queues of the topology that is planned and applied.
+        entries: Entries due each second where the scheduler is measured.
+        idle_entries: Entries of a scheduler that has nothing to do.
+        scheduled: Seconds a scheduler is watched.
         deadline: The longest any child may take.
     """
 
@@ -41,8 +45,12 @@ class Scale:
     prioritised: int
     injected: int
     pause: float
+    overruns: int
     starts: int
     queues: int
+    entries: int
+    idle_entries: int
+    scheduled: float
     deadline: float
 
     def but(self, **counts: int | None) -> Scale:
@@ -64,8 +72,12 @@ FULL = Scale(
     prioritised=10_000,
     injected=50,
     pause=0.001,
+    overruns=8,
     starts=5,
     queues=500,
+    entries=1_000,
+    idle_entries=10_000,
+    scheduled=15.0,
     deadline=240.0,
 )
 
@@ -83,7 +95,11 @@ QUICK = Scale(
     prioritised=300,
     injected=5,
     pause=0.002,
+    overruns=3,
     starts=1,
     queues=10,
+    entries=20,
+    idle_entries=100,
+    scheduled=2.0,
     deadline=30.0,
 )

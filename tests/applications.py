@@ -29,7 +29,7 @@ class Bench:
         running = asyncio.create_task(worker.run())
         ready = asyncio.create_task(worker.ready.wait())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
@@ -37,7 +37,7 @@ class Bench:
         finally:
             ready.cancel()
             worker.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await running
 
     async def count(self, queue: str) -> int:
@@ -56,7 +56,7 @@ class Bench:
 
         # Not 0: a quorum queue reads "no bound" as 2,000.
         consumer = self.app.runtime().transport.consume(queue, take, prefetch=65_535)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await enough.wait()
         await consumer.close()
         return found

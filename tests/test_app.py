@@ -33,6 +33,8 @@ from tests.servers.wait import until_sync
 
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2-s3cret"
+#: Seconds in which an error comes that is due within one; another wait would take at least 30.
+SOON = 15
 
 
 def shop(broker, backend, name="shop"):
@@ -66,7 +68,7 @@ def serving(app, *queues):
     thread.start()
     try:
         assert started.wait(10)
-        until_sync(held["worker"].ready.is_set, deadline=20)
+        until_sync(held["worker"].ready.is_set, deadline=60)
         yield held["worker"]
     finally:
         held["loop"].call_soon_threadsafe(held["worker"].stop)
@@ -290,7 +292,7 @@ def test_a_shared_task_is_a_task_of_every_application(caller, amqp_url, redis_ur
     assert {"lib.double"} <= set(caller.tasks)
     assert set(later.tasks) == {"lib.double"}
     # The worker's application was made first, and has it too; the last one made sends.
-    assert double.delay(4).get(timeout=10) == 8
+    assert double.delay(4).get(timeout=30) == 8
     later.close()
 
 
@@ -299,7 +301,7 @@ def test_a_shared_task_is_a_task_of_every_application(caller, amqp_url, redis_ur
 
 def test_plain_code_calls_and_waits(caller):
     result = caller.tasks["shop.add"].delay(2, 3)
-    assert result.get(timeout=10) == 5
+    assert result.get(timeout=30) == 5
     assert result.ready()
     assert result.successful()
     assert caller.AsyncResult(result.id).get(timeout=1) == 5
@@ -307,8 +309,8 @@ def test_plain_code_calls_and_waits(caller):
 
 def test_a_task_is_sent_by_name_whether_known_here_or_not(caller, amqp_url, redis_url):
     stranger = AmqFlow("stranger", broker=amqp_url, backend=redis_url)
-    assert stranger.send_task("shop.add", (1, 2)).get(timeout=10) == 3
-    assert stranger.send_task("shop.add", kwargs={"x": 1, "y": 5}).get(timeout=10) == 6
+    assert stranger.send_task("shop.add", (1, 2)).get(timeout=30) == 3
+    assert stranger.send_task("shop.add", kwargs={"x": 1, "y": 5}).get(timeout=30) == 6
     # Known here: its own queue is found without being named.
     assert caller.send_task("shop.mail", ["a@b.c"]).queue == "email"
     stranger.close()
@@ -317,9 +319,9 @@ def test_a_task_is_sent_by_name_whether_known_here_or_not(caller, amqp_url, redi
 def test_a_signature_is_a_call_that_waits(caller):
     call = caller.signature("shop.add", (2,), {"y": 3}, countdown=0.3)
     began = time.monotonic()
-    assert call.delay().get(timeout=10) == 5
+    assert call.delay().get(timeout=30) == 5
     assert time.monotonic() - began >= 0.25
-    assert caller.tasks["shop.add"].s(4).apply_async((3,)).get(timeout=10) == 7
+    assert caller.tasks["shop.add"].s(4).apply_async((3,)).get(timeout=30) == 7
 
 
 def test_an_application_closes_and_serves_again_without_leaving_threads_or_sockets(caller):
@@ -331,19 +333,19 @@ def test_an_application_closes_and_serves_again_without_leaving_threads_or_socke
         return len(list(folder.iterdir())) if folder.exists() else 0
 
     add = caller.tasks["shop.add"]
-    assert add.delay(1, 1).get(timeout=10) == 2
+    assert add.delay(1, 1).get(timeout=30) == 2
     assert threads() == ["amqflow-loop"]
     caller.close()
     opened = files()
     for _ in range(3):
-        assert add.delay(1, 1).get(timeout=10) == 2
+        assert add.delay(1, 1).get(timeout=30) == 2
         caller.close()
     assert not threads()
-    until_sync(lambda: files() <= opened, deadline=5, message="file descriptors given back")
+    until_sync(lambda: files() <= opened, deadline=30, message="file descriptors given back")
     caller.close()  # a second time, with nothing open
     with caller as app:
         assert app is caller
-        assert add.delay(1, 1).get(timeout=10) == 2
+        assert add.delay(1, 1).get(timeout=30) == 2
     assert not threads()
 
 
@@ -371,7 +373,7 @@ def test_threads_share_one_application(caller):
     results = {}
 
     def call(number):
-        results[number] = caller.tasks["shop.add"].delay(number, 1).get(timeout=20)
+        results[number] = caller.tasks["shop.add"].delay(number, 1).get(timeout=60)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(16)]
     for thread in threads:
@@ -386,11 +388,11 @@ def test_two_applications_on_two_virtual_hosts_keep_apart(rabbitmq, amqp_url, re
     try:
         here, there = shop(amqp_url, redis_url), shop(other_url, redis_url, name="other")
         with serving(shop(amqp_url, redis_url)), serving(shop(other_url, redis_url, name="other")):
-            assert here.tasks["shop.add"].delay(1, 2).get(timeout=10) == 3
-            assert there.tasks["other.add"].delay(3, 4).get(timeout=10) == 7
+            assert here.tasks["shop.add"].delay(1, 2).get(timeout=30) == 3
+            assert there.tasks["other.add"].delay(3, 4).get(timeout=30) == 7
             # Unknown over there: parked, and the caller hears of it.
             with pytest.raises(Exception, match=r"shop\.add"):
-                there.send_task("shop.add", (1, 2)).get(timeout=10)
+                there.send_task("shop.add", (1, 2)).get(timeout=30)
         here.close()
         there.close()
     finally:
@@ -423,7 +425,7 @@ async def test_a_blocking_verb_in_a_loop_names_its_twin(verb, twin, recwarn):
 
 async def test_blocking_in_a_loop_is_possible_where_it_is_meant(caller, monkeypatch):
     monkeypatch.setenv("AMQFLOW_ALLOW_SYNC_IN_LOOP", "1")
-    assert caller.tasks["shop.add"].delay(2, 2).get(timeout=10) == 4
+    assert caller.tasks["shop.add"].delay(2, 2).get(timeout=30) == 4
     monkeypatch.setenv("AMQFLOW_ALLOW_SYNC_IN_LOOP", "0")
     with pytest.raises(SyncInLoop):
         caller.tasks["shop.add"].delay(2, 2)
@@ -435,7 +437,7 @@ def test_each_run_of_asyncio_has_connections_of_its_own(caller):
     async def call(number):
         result = await caller.tasks["shop.add"].adelay(number, 1)
         try:
-            return await result.aget(timeout=10)
+            return await result.aget(timeout=30)
         finally:
             await caller.aclose()
 
@@ -455,19 +457,19 @@ FORKING = """
 
     def child(number):
         for step in range(3):
-            assert add.delay(number, step).get(timeout=20) == number + step
+            assert add.delay(number, step).get(timeout=60) == number + step
         gc.collect()  # what the child drops of its parent's must not close anything there
         sys.stdout.write(f"child {number}\\n")
         sys.stdout.flush()
 
-    assert add.delay(1, 1).get(timeout=20) == 2
+    assert add.delay(1, 1).get(timeout=60) == 2
     pid = os.fork()
     if not pid:
         child(10)
         os._exit(0)
     # The parent goes on meanwhile.
     for step in range(5):
-        assert add.delay(step, step).get(timeout=20) == 2 * step
+        assert add.delay(step, step).get(timeout=60) == 2 * step
     assert os.waitpid(pid, 0)[1] == 0
 
     pid = os.fork()
@@ -483,7 +485,7 @@ FORKING = """
     assert process.exitcode == 0
     with fork.Pool(2) as pool:
         pool.map(child, [40, 50])
-    assert add.delay(2, 2).get(timeout=20) == 4
+    assert add.delay(2, 2).get(timeout=60) == 4
     print("parent")
 """
 
@@ -518,7 +520,7 @@ FORKED_WORKER = """
         worker = Worker(app)
         running = asyncio.create_task(worker.run())
         await worker.ready.wait()
-        assert await (await add.adelay(1, 2)).aget(timeout=20) == 3
+        assert await (await add.adelay(1, 2)).aget(timeout=60) == 3
         worker.stop()
         await running
 
@@ -559,7 +561,7 @@ def test_a_broker_that_is_away_is_named_within_the_deadline():
     began = time.monotonic()
     with pytest.raises(BrokerError, match=rf"127\.0\.0\.1:{port}/shop") as caught:
         app.tasks["shop.add"].delay(1, 2)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < SOON
     assert "Connection refused" in str(caught.value)
     assert SECRET not in told(caught.value)
     app.close()
@@ -573,7 +575,7 @@ def test_a_broker_that_never_answers_is_named_within_the_deadline():
         began = time.monotonic()
         with pytest.raises(BrokerError, match=f"127.0.0.1:{port}") as caught:
             app.tasks["shop.add"].delay(1, 2)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < SOON
         assert SECRET not in told(caught.value)
         app.close()
 
@@ -584,7 +586,7 @@ def test_a_refused_login_is_told_at_once(amqp_url):
     began = time.monotonic()
     with pytest.raises(BrokerError, match="refused the login") as caught:
         app.tasks["shop.add"].delay(1, 2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON
     assert SECRET not in told(caught.value)
     app.close()
 
@@ -638,7 +640,7 @@ def test_a_result_that_does_not_come_says_why(amqp_url, redis_url):
         results[0].get(timeout=0.5)
     assert str(caught.value).startswith(f"shop.mail[{results[0].id}] gave no result within 0.5 s")
     with serving(shop(amqp_url, redis_url)):
-        assert results[0].get(timeout=10) == "sent to 0@b.c"
+        assert results[0].get(timeout=30) == "sent to 0@b.c"
     app.close()
 
 
@@ -662,13 +664,13 @@ INTERRUPTED = """
     @app.task(name="shop.add")
     def add(x: int, y: int) -> int: ...
 
-    add.delay(1, 1).get(timeout=20)
+    add.delay(1, 1).get(timeout=60)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         app.AsyncResult("nobody-ever").get(timeout=30)
     except KeyboardInterrupt:
         print("interrupted")
-    print(add.delay(1, 2).get(timeout=20))
+    print(add.delay(1, 2).get(timeout=60))
 """
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amqflow.cli.demo_tasks import is_flaky
+from tests.servers.command import run
 from tests.servers.process import free_port
 from tests.servers.wait import until
 
@@ -49,14 +49,7 @@ def environment(amqp_url, redis_url):
 
 
 def demo(environment, *options):
-    return subprocess.run(
-        [sys.executable, "-m", "amqflow", "demo", *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run("-m", "amqflow", "demo", *options, env=environment, deadline=120)
 
 
 def left_behind(rabbitmq, vhost):
@@ -74,7 +67,7 @@ def test_every_file_is_indexed_or_a_named_dead_letter(files, environment, backen
         del environment["AMQFLOW_BACKEND"]
     done = demo(environment, "--path", str(files), "--workers", "2")
     total = len(list(files.rglob("*.py")))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert f"The Python files of {files}" in done.stdout
     assert f"{total} files: {total - 1} of packages at priority 8, 1 of tests" in done.stdout
     assert f"results by {'rpc' if backend == 'none' else 'redis'}://" in done.stdout
@@ -123,13 +116,13 @@ async def test_a_demo_that_is_told_to_stop_cleans_up(environment, rabbitmq, vhos
         env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        await until(lambda: asyncio.to_thread(left_behind, rabbitmq, vhost), deadline=30)
+        await until(lambda: asyncio.to_thread(left_behind, rabbitmq, vhost), deadline=60)
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while b"are ready" not in await process.stdout.readline():
                 pass
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             _, errors = await process.communicate()
     finally:
         if process.returncode is None:
@@ -152,7 +145,7 @@ def test_it_runs_where_there_is_no_server_at_all(files, tmp_path):
     }
     done = demo(environment, "--path", str(files), "--workers", "2")
     total = len(list(files.rglob("*.py")))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "amqflow embedded broker" in done.stdout
     assert re.search(r"at embedded://demo-\w+, results by embedded://demo-\w+", done.stdout)
     assert f"Balance: {total} sent, {total - 2} indexed + 2 dead. Nothing is missing." in (

@@ -39,7 +39,7 @@ def group_of(app, *ids):
 
 async def test_results_come_in_the_groups_order_whatever_order_they_end_in(app):
     group = group_of(app, "a", "b", "c")
-    getting = asyncio.create_task(group.aget(timeout=20))
+    getting = asyncio.create_task(group.aget(timeout=60))
     for task_id in ("c", "a", "b"):
         await end(app, task_id, task_id.upper())
     assert await getting == ["A", "B", "C"]
@@ -84,7 +84,7 @@ async def test_the_first_failure_is_raised_at_once_and_can_be_had_in_its_place(a
     group = group_of(app, "a", "b", "never")
     await end(app, "b", state=FAILURE, exception=WRONG)
     with pytest.raises(ValueError, match="broken"):
-        await group.aget(timeout=20)
+        await group.aget(timeout=60)
     await end(app, "a", 1)
     await end(app, "never", state=REVOKED, reason="expired")
     first, second, third = await group.aget(timeout=20, propagate=False)
@@ -108,7 +108,7 @@ async def test_a_group_within_gives_a_list_within(app):
     group = GroupResult("outer", [app.AsyncResult("a"), inner], app)
     for number, task_id in enumerate("abc"):
         await end(app, task_id, number)
-    assert await group.aget(timeout=20) == [0, [1, 2]]
+    assert await group.aget(timeout=60) == [0, [1, 2]]
     assert await group.astates() == ["SUCCESS"] * 3
     assert [one.id async for one in group] in (["a", "inner"], ["inner", "a"])
 
@@ -185,7 +185,7 @@ def test_blocking_verbs_do_the_same():
         assert (group.completed_count(), group.waiting()) == (1, True)
         threading.Timer(0.05, lambda: app.run(end(app, "b", 2), twin="")).start()
         assert [member.get() for member in group.as_completed(timeout=20)] == [1, 2]
-        assert group.get(timeout=20) == group.join(timeout=20) == [1, 2]
+        assert group.get(timeout=60) == group.join(timeout=20) == [1, 2]
         told = []
         assert group.get(callback=lambda task_id, value: told.append((task_id, value))) == []
         assert sorted(told) == [("a", 1), ("b", 2)]

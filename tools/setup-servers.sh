@@ -2,13 +2,24 @@
 # Makes sure that the binaries of RabbitMQ and Redis are there for the tests.
 # Only the binaries: the tests start private servers of their own, so the system's services are
 # neither started now nor needed later.
+# With --clock also libfaketime, by which one slow test sets the clock of a process.
 set -eu
+
+install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
 
 missing=""
 { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null 2>&1; } ||
     missing="$missing rabbitmq-server"
 { command -v redis-server >/dev/null 2>&1 || command -v valkey-server >/dev/null 2>&1; } ||
     missing="$missing redis-server"
+if [ "${1:-}" = --clock ] && ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1; then
+    if [ "$(id -u)" != 0 ] || ! apt-get update -qq || ! install libfaketime; then
+        echo "note: without libfaketime (install it with your package manager) the test of a" >&2
+        echo "clock that is set fails" >&2
+    fi
+fi
 [ -n "$missing" ] || exit 0
 
 if [ -n "${AMQFLOW_TEST_AMQP_URL:-}" ] && [ -n "${AMQFLOW_TEST_REDIS_URL:-}" ]; then
@@ -34,7 +45,6 @@ if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
 fi
 echo "servers: installing$missing"
-export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086  # one word a package
-apt-get install -y -qq --no-install-recommends $missing >/dev/null
+install $missing

@@ -412,7 +412,7 @@ class Connection:
             return
         try:
             if index == _PUBLISH:
-                content.begin(method)
+                content.begin(method, self.node.limits.max_message_size)
             else:
                 self._method_of_channel(channel, index, method)
         except Refusal as refusal:
@@ -472,7 +472,7 @@ class Connection:
         assembler = self._contents[number]
         blamed = 0 if assembler.expects_method else _PUBLISH
         try:
-            content = assembler.add(kind, payload, self.node.limits.max_message_size)
+            content = assembler.add(kind, payload)
             if content is None:
                 return
             self._publish(channel, content)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pamqp import constants
 
+from amqflow.broker.identity import MAX_MESSAGE_SIZE
 from amqflow.broker.properties import Properties
-from amqflow.broker.replies import Refusal, Reply, precondition_failed
+from amqflow.broker.replies import Refusal, Reply
 
 if TYPE_CHECKING:
     from amqflow.broker.methods import Method
@@ -39,7 +40,7 @@ class Content(NamedTuple):
 class Assembler:
     """One channel's content on its way."""
 
-    __slots__ = ("_left", "_method", "_parts", "_properties")
+    __slots__ = ("_left", "_method", "_most", "_parts", "_properties")
 
     def __init__(self) -> None:
         """Expect a method."""
@@ -47,15 +48,17 @@ class Assembler:
         self._properties: Properties | None = None
         self._parts: list[bytes] = []
         self._left = 0
+        self._most = MAX_MESSAGE_SIZE
 
     @property
     def expects_method(self) -> bool:
         """Whether no content is on its way."""
         return self._method is None
 
-    def begin(self, method: Method) -> None:
-        """Expect a header."""
+    def begin(self, method: Method, most: int) -> None:
+        """Expect a header that announces at most so many octets."""
         self._method = method
+        self._most = most
 
     def refuse_method(self) -> Refusal:
         """Return what is wrong with a method that comes now."""
@@ -65,24 +68,18 @@ class Assembler:
             )
         return _unexpected("expected content body, got non content body frame instead")
 
-    def add(self, kind: int, payload: bytes, most: int) -> Content | None:
+    def add(self, kind: int, payload: bytes) -> Content | None:
         """Take a header or body frame; return the content it completes.
 
-        Args:
-            kind: the frame's type.
-            payload: the frame's.
-            most: octets a body may have; a header that announces more is refused, so that
-                none of it is kept.
-
         Raises:
-            Refusal: it is not what comes next, or too much is to come.
+            Refusal: it is not what comes next.
         """
         if self._method is None:
             raise _unexpected("expected method frame, got non method frame instead")
         if self._properties is None:
             if kind != constants.FRAME_HEADER:
                 raise self.refuse_method()
-            return self._header(payload, most)
+            return self._header(payload)
         if kind != constants.FRAME_BODY:
             raise self.refuse_method()
         if len(payload) > self._left:
@@ -92,7 +89,7 @@ class Assembler:
         self._left -= len(payload)
         return None if self._left else self._complete()
 
-    def _header(self, payload: bytes, most: int) -> Content | None:
+    def _header(self, payload: bytes) -> Content | None:
         class_id, weight, size = _HEADER.unpack_from(payload)
         if weight:
             raise self.refuse_method()
@@ -105,9 +102,10 @@ class Assembler:
             properties.check_headers()
         except ValueError as error:
             raise Malformed(str(error)) from error
-        if size > most:
-            raise precondition_failed(
-                f"message size {size} is larger than configured max size {most}"
+        if size > self._most:
+            raise Refusal(
+                Reply.PRECONDITION_FAILED,
+                f"message size {size} is larger than configured max size {self._most}",
             )
         self._properties = properties
         self._left = size

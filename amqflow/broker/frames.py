@@ -50,14 +50,16 @@ class FrameReader:
     """Takes bytes as they come and gives whole frames.
 
     ``limit`` is the frame size in force; it is least until the client has asked for more. No more
-    than one frame and one read of the socket are ever held.
+    than one frame and one read of the socket are ever held, and each octet is copied twice at most,
+    however small the pieces are in which it comes.
     """
 
     def __init__(self) -> None:
         """Wait for the protocol header."""
         self.limit = FRAME_MIN
         self._rest = bytearray()
-        self._needed = len(PROTOCOL_HEADER)
+        #: Octets without which nothing can be done.
+        self._need = len(PROTOCOL_HEADER)
         self._greeted = False
 
     def feed(self, data: bytes) -> Iterator[RawFrame | None]:
@@ -67,24 +69,20 @@ class FrameReader:
             NotAmqp: the first eight octets are no header of AMQP 0-9-1.
             FrameBroken: a frame is too large, or does not end where it says.
         """
-        if self._rest:
-            # Joined once, when a frame is whole: a client may send it octet by octet.
+        if self._rest or len(data) < self._need:
             self._rest += data
-            if len(self._rest) < self._needed:
+            if len(self._rest) < self._need:
                 return
             data = bytes(self._rest)
             self._rest.clear()
         at, end = 0, len(data)
+        self._need = HEADER.size
         if not self._greeted:
-            if end < len(PROTOCOL_HEADER):
-                self._rest += data
-                return
             at = len(PROTOCOL_HEADER)
             if data[:at] not in _ACCEPTED:
                 raise NotAmqp(repr(data[:at]))
             self._greeted = True
             yield None
-        self._needed = HEADER.size
         while end - at >= HEADER.size:
             kind, channel, size = HEADER.unpack_from(data, at)
             begin = at + HEADER.size
@@ -94,7 +92,7 @@ class FrameReader:
                 raise FrameBroken(RawFrame(kind, channel, b""), problem)
             stop = begin + size
             if stop >= end:
-                self._needed = stop + 1 - at
+                self._need = HEADER.size + size + 1
                 break
             if data[stop] != constants.FRAME_END:
                 frame = RawFrame(kind, channel, data[begin:stop])

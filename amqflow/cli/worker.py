@@ -203,7 +203,17 @@ class _Program:
     def run(self) -> None:
         """Run in this thread."""
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._serve())
+            serving = runner.get_loop().create_task(self._serve())
+            while True:
+                try:
+                    return runner.run(_ended(serving))
+                except Exception:
+                    if serving.done():
+                        raise
+                    logging.getLogger("amqflow.worker").exception(
+                        "an error outside any task, such as from a signal handler that a task "
+                        "left behind: the worker goes on"
+                    )
 
     def run_beside(self) -> None:
         """Run the loop in a thread of its own; tasks get this one, the main thread."""
@@ -279,6 +289,10 @@ class _Program:
             # Done already after a stop; a worker that could not start has connections to close.
             starting.cancel()
             await self._app.aclose()
+
+
+async def _ended(work: asyncio.Task[None]) -> None:
+    await work
 
 
 def _scheduler(app: App) -> Embedded:

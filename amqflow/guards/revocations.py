@@ -196,8 +196,9 @@ class MemoryRevocations:
 
 # -- Redis ----------------------------------------------------------------------------------
 
-#: A sorted set of JSON by expiry, and the channel that says it has changed.
-_KEY: Final = "amqflow-revocations"
+#: A sorted set of JSON by expiry, and the channel that says it has changed, of each application:
+#: two that share a database may have tasks of the same name.
+_KEY: Final = "amqflow-revocations-{}"
 #: Seconds after which a silent subscription is asked whether it lives.
 _QUIET: Final = 5.0
 
@@ -205,10 +206,11 @@ _QUIET: Final = 5.0
 class RedisRevocations:
     """:class:`Revocations` in the result store's Redis."""
 
-    def __init__(self, url: str, clock: Clock, *, deadline: float = 5.0) -> None:
+    def __init__(self, url: str, clock: Clock, *, app_name: str, deadline: float = 5.0) -> None:
         """Check the URL; nothing connects yet."""
         from amqflow.stores.redis import RedisClient  # noqa: PLC0415 - redis-py is an extra
 
+        self._key = _KEY.format(app_name)
         self._client = RedisClient(url, deadline=deadline)
         self._clock = clock
         self._deadline = deadline
@@ -216,10 +218,12 @@ class RedisRevocations:
     async def add(self, revocations: Sequence[Revocation]) -> None:
         """Keep revocations and publish them."""
         commands: list[Sequence[Any]] = [
-            ("ZREMRANGEBYSCORE", _KEY, "-inf", f"{self._clock.now():.3f}"),
+            ("ZREMRANGEBYSCORE", self._key, "-inf", f"{self._clock.now():.3f}"),
         ]
-        commands += [("ZADD", _KEY, f"{one.expires:.3f}", _written(one)) for one in revocations]
-        commands.append(("PUBLISH", _KEY, dumps([asdict(one) for one in revocations])))
+        commands += [
+            ("ZADD", self._key, f"{one.expires:.3f}", _written(one)) for one in revocations
+        ]
+        commands.append(("PUBLISH", self._key, dumps([asdict(one) for one in revocations])))
         await self._client.pipeline(commands)
 
     async def lift(self, target: Target, values: Iterable[str]) -> int:
@@ -227,13 +231,13 @@ class RedisRevocations:
         wanted = {(target, value) for value in values}
         gone = [_written(one) for one in await self.all() if (one.target, one.value) in wanted]
         if gone:
-            await self._client.pipeline([("ZREM", _KEY, *gone), ("PUBLISH", _KEY, b"")])
+            await self._client.pipeline([("ZREM", self._key, *gone), ("PUBLISH", self._key, b"")])
         return len(gone)
 
     async def all(self) -> list[Revocation]:
         """Return what is in force."""
         found = await self._client.command(
-            "ZRANGEBYSCORE", _KEY, f"({self._clock.now():.3f}", "+inf"
+            "ZRANGEBYSCORE", self._key, f"({self._clock.now():.3f}", "+inf"
         )
         read = [one for data in found if (one := _read(data)) is not None]
         return sorted(read, key=lambda one: one.at)
@@ -258,7 +262,7 @@ class RedisRevocations:
         told: Told,
         backoff: Backoff,
     ) -> None:
-        await subscription.subscribe([_KEY])
+        await subscription.subscribe([self._key])
         asked = False
         while True:
             try:
@@ -339,7 +343,7 @@ def open_revocations(url: str | None, *, app_name: str, clock: Clock) -> Revocat
 
     Args:
         url: the result backend's.
-        app_name: names those of a plain ``memory://``.
+        app_name: whose they are; on ``embedded://`` the server's name says it.
         clock: for their expiry.
 
     Returns:
@@ -347,13 +351,13 @@ def open_revocations(url: str | None, *, app_name: str, clock: Clock) -> Revocat
     """
     scheme = (url or "").partition("://")[0].lower()
     if url is not None and scheme in {"redis", "rediss", "unix"}:
-        return RedisRevocations(url, clock)
+        return RedisRevocations(url, clock, app_name=app_name)
     if url is not None and is_embedded(url):
         from amqflow.guards.embedded import EmbeddedRevocations  # noqa: PLC0415 - needs this module
 
         return EmbeddedRevocations(name_of(url))
     if url is not None and scheme == "memory":
-        return MemoryRevocations(_MEMORY.get(urlsplit(url).netloc or app_name), clock)
+        return MemoryRevocations(_MEMORY.get(f"{urlsplit(url).netloc}/{app_name}"), clock)
     return None
 
 

@@ -31,6 +31,7 @@ from amqflow.topology.routes import Address, Destination, Routes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from amqflow.abc import Gate
     from amqflow.clock import Clock
     from amqflow.middleware import Stack
     from amqflow.protocol import Envelope, TaskMessage
@@ -136,7 +137,9 @@ class Producer:
     async def send(self, call: Call) -> Sent:
         """Send one call; returns after the broker's confirm (see :class:`amqflow.abc.Call`)."""
         destination = self._destination(call)
-        now = self._clock.now()
+        gate = call.gate
+        # The times in a message count from when it goes out.
+        now = self._clock.now() + (gate.left() if gate is not None else 0.0)
         message = compose(
             call,
             self._options_of(call.task),
@@ -152,8 +155,6 @@ class Producer:
         if self._claims is not None:
             envelope = await self._claims.out(envelope)
         timeout = call.timeout if call.timeout is not None else self._settings.publish_timeout
-        if call.hold is not None:
-            await call.hold()
         if message.eta is None or message.eta <= now:
             return await self._confirmed(
                 Outgoing(envelope, destination.exchange, destination.routing_key),
@@ -161,7 +162,10 @@ class Producer:
                 message,
                 destination,
                 timeout,
+                gate,
             )
+        if gate is not None:
+            await _opened(gate)
         ladder = await self._prepared(message, call, destination, timeout)
         async with self._entry(message, timeout):
             # Now, not before the wait: a delay counts from when the broker gets the message.
@@ -234,6 +238,7 @@ class Producer:
         message: TaskMessage,
         destination: Destination,
         timeout: float,
+        gate: Gate | None = None,
     ) -> Sent:
         """Publish one message of a call and tell those who watch."""
         envelope, exchange, key = outgoing.envelope, outgoing.exchange, outgoing.routing_key
@@ -241,7 +246,9 @@ class Producer:
         if announced:
             self._announce(signals.before_task_publish, message, envelope, exchange, key)
         try:
-            await self.transport.publish(envelope, exchange, key, timeout=timeout, retry=call.retry)
+            await self.transport.publish(
+                envelope, exchange, key, timeout=timeout, retry=call.retry, gate=gate
+            )
         except (NotFound, Unroutable) as error:
             raise self._explained(error, message, exchange, destination) from error
         if signals.after_task_publish.has_receivers(call.task):
@@ -372,3 +379,10 @@ class Producer:
             outgoing.routing_key,
             timeout=timeout if timeout is not None else self._settings.publish_timeout,
         )
+
+
+async def _opened(gate: Gate) -> None:
+    """Wait until a gate is open."""
+    opened = asyncio.Event()
+    gate.add(opened.set)
+    await opened.wait()

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from amqflow.errors import ChannelLost, NotFound, TopologyMismatch
 from amqflow.provision.mismatch import explain
 from amqflow.topology.model import Binding, DestinationKind, Exchange, Queue
+from amqflow.topology.names import MAX_NAME_BYTES, OWN_PREFIX, MovingNames
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -107,6 +109,7 @@ class _Run:
         self._admin = admin
         self._fresh = fresh
         self._on_created = on_created
+        self._moving: dict[str, bool] = {}
         self._mismatches: list[TopologyMismatch] = []
 
     async def all(self, parts: Iterable[Coroutine[Any, Any, Change]]) -> list[Change]:
@@ -169,7 +172,14 @@ class _Run:
         return self._note("queue", part.name, part.why, missing)
 
     async def binding(self, part: Binding, created: set[tuple[str, str]]) -> Change:
-        """Bind; the broker takes a binding it has without a word."""
+        """Bind; the broker takes a binding it has without a word.
+
+        A queue that is being replaced keeps the bindings it has: what it was bound with leads to
+        where its messages wait, and with a second way there each would be there twice.
+        """
+        if part.destination_kind is DestinationKind.QUEUE and await self._moves(part.destination):
+            name = f"{part.source} --{part.routing_key}--> {part.destination}"
+            return self._note("binding", name, part.why, new=False)
         bind: Callable[[], Awaitable[None]]
         if part.destination_kind is DestinationKind.QUEUE:
             bind = lambda: self._admin.bind_queue(  # noqa: E731 - two shapes of one step
@@ -185,6 +195,16 @@ class _Run:
         )
         name = f"{part.source} --{part.routing_key}--> {part.destination}"
         return self._note("binding", name, part.why, new)
+
+    async def _moves(self, queue: str) -> bool:
+        """Whether a queue is being replaced (``provision.migrate``)."""
+        mark = MovingNames(queue).mark
+        if self._fresh or queue.startswith(OWN_PREFIX) or len(mark.encode()) > MAX_NAME_BYTES:
+            return False
+        if queue not in self._moving:
+            ask = partial(self._admin.declare_exchange, mark, passive=True)
+            self._moving[queue] = not await self._missing(ask)
+        return self._moving[queue]
 
     async def _missing(self, ask: Callable[[], Awaitable[object]]) -> bool:
         """Ask passively: only this tells a new part from one that was there."""

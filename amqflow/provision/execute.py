@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from amqflow.errors import ChannelLost, ReplaceRefused, TopologyMismatch
+from amqflow.errors import ChannelLost, ManagementUnavailable, ReplaceRefused, TopologyMismatch
 from amqflow.provision.mismatch import explain
 from amqflow.topology.diff import ORDER
 from amqflow.topology.live import LiveBinding, LiveExchange, LiveQueue
@@ -160,7 +160,10 @@ class _Run:
         if self._management is None:
             return 0
         found = await self._management.get(self._management.path("queues", queue))
-        return int(found.get("messages") or 0)
+        if found.get("messages") is None:
+            message = f"the management API does not tell how many messages queue {queue!r} has"
+            raise ManagementUnavailable(message)
+        return int(found["messages"])
 
 
 async def create(part: Exchange | Queue | Binding | Policy, admin: Admin) -> None:

@@ -18,10 +18,11 @@ wait beside it in a queue of ours while the name is given to the new one:
 The broker holds the record of all steps: what stands of ours tells where a migration that was
 killed goes on. A message moves by one publish to two queues, its new one and a queue of receipts.
 Putting back, whoever goes on drops what has a receipt and still lies in the old one. Taking out, a
-worker may have had it meanwhile: so each ack goes with a note to the receipts, in one write, and a
+worker may have had it meanwhile: so each ack is one transaction with a note to the receipts, and a
 copy without a note is void (``mover``); the queue ``…/void`` names those, and they are left out
 when the messages are put back. The receipts do not outlive the broker, so that one that was written
-without its message can never drop it.
+without its message can never drop it; of a queue that may refuse messages (it has a length, and
+``overflow: reject-publish``) they are not believed at all: rather twice than never.
 
 What a dead migration had sent may still lie unread in the broker's sockets, and be done after its
 messages have come back to their queue. So each run publishes and notes to exchanges of its own, and
@@ -34,11 +35,15 @@ its exchange gone, and leaves the queue to it.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.errors import (
+    AccessRefused,
     AmqflowError,
     BrokerUnavailable,
     NotFound,
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from amqflow.management import Management
+    from amqflow.protocol import Envelope
     from amqflow.topology.plan import Replace
     from amqflow.transport import Consumer, Delivery, Transport
 
@@ -86,6 +92,12 @@ QUIET: Final = 2.0
 AT_ONCE: Final = 4
 #: Seconds between two looks.
 EVERY: Final = 0.2
+#: What a policy may set by which a queue drops messages.
+LIMITING: Final = frozenset(
+    {"delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
+)
+#: Seconds between two looks for bindings that are new.
+LOOK: Final = 1.0
 #: Seconds between two tries to be the only one.
 LOCKED: Final = 2.0
 #: Seconds without progress after which a migration gives up; it may be gone on with later.
@@ -123,6 +135,8 @@ class Migration:
         self._names = MovingNames(queue.name)
         self._facts = BrokerFacts((4, 0))
         self._holder: Consumer | None = None
+        self._tenure = 0
+        self._looked = float("-inf")
 
     async def run(self) -> None:
         """Replace the queue.
@@ -183,11 +197,21 @@ class Migration:
                 await holder.close()
                 raise
             break
-        self._holder = holder
+        self._holder, self._tenure = holder, holder.generation
         try:
             yield
         finally:
             await holder.close()
+
+    def _check_alone(self) -> None:
+        """Be sure that no other migration has taken over; what comes next cannot be undone."""
+        holder = self._holder
+        if holder is None or not holder.active or holder.generation != self._tenure:
+            message = (
+                f"the connection was lost while replacing queue {self._queue.name!r}; nothing is "
+                "lost, apply again"
+            )
+            raise BrokerUnavailable(message)
 
     # -- where it stands -------------------------------------------------------------------
 
@@ -209,16 +233,27 @@ class Migration:
     async def _refuse_impossible(self) -> None:
         found = await self._management.get(self._path())
         name = self._queue.name
-        if str(found.get("type")) == "stream" and found.get("messages"):
-            message = (
-                f"queue {name!r} is a stream and holds messages: reading takes none out, so they "
-                "cannot be moved; give the new queue another name"
-            )
-            raise ReplaceRefused(message)
         if found.get("exclusive") or found.get("auto_delete"):
             message = (
                 f"queue {name!r} is exclusive or deletes itself: it goes with its consumers; stop "
                 "them and apply again"
+            )
+            raise ReplaceRefused(message)
+        end = _now() + COUNTED
+        while found.get("messages") is None:  # a queue that was declared just now
+            if _now() > end:
+                message = (
+                    f"the management API does not tell how many messages queue {name!r} has, nor "
+                    "how many its consumers hold: turn its metrics collector on "
+                    "(management_agent.disable_metrics_collector = false), then apply again"
+                )
+                raise ReplaceRefused(message)
+            await asyncio.sleep(EVERY)
+            found = await self._management.get(self._path())
+        if str(found.get("type")) == "stream" and found.get("messages"):
+            message = (
+                f"queue {name!r} is a stream and holds messages: reading takes none out, so they "
+                "cannot be moved; give the new queue another name"
             )
             raise ReplaceRefused(message)
         if (found.get("arguments") or {}).get("x-single-active-consumer") and found.get(
@@ -238,6 +273,7 @@ class Migration:
     async def _scaffold(self) -> None:
         """Declare what messages wait in and pass through; the mark comes last."""
         names, door = self._names, self._transport
+        await self._refuse_policies()
         await create(Queue(names.hold, delivery_limit=self._facts.no_delivery_limit), door)
         await create(Exchange(names.hold, "fanout"), door)
         await again(lambda: door.bind_queue(names.hold, names.hold))
@@ -247,6 +283,30 @@ class Migration:
         await create(Queue(names.void, delivery_limit=self._facts.no_delivery_limit), door)
         await self._declare_receipts("out")
         await create(Exchange(names.mark, "fanout"), door)
+
+    async def _refuse_policies(self) -> None:
+        """Refuse a policy by which messages that wait beside the queue would be dropped.
+
+        Of all that match, the one of the highest priority is in force (RabbitMQ docs, "Policies").
+        """
+        names = self._names
+        ours = (names.hold, names.void, names.receipts("out"), names.receipts("back"))
+        for kind in ("policies", "operator-policies"):
+            try:
+                policies = await self._management.get(self._management.path(kind))
+            except (AccessRefused, NotFound):
+                continue  # who may not look at policies has set none; older brokers lack a kind
+            for queue in ours:
+                matching = [one for one in policies if _applies(one, queue)]
+                policy = max(matching, key=lambda one: int(one["priority"]), default=None)
+                limits = LIMITING.intersection(policy["definition"] if policy else ())
+                if policy and limits:
+                    message = (
+                        f"policy {policy['name']!r} sets {', '.join(sorted(limits))} on {queue!r}, "
+                        f"where the messages of queue {self._queue.name!r} are to wait: let its "
+                        f"pattern leave out names that begin with {MOVING!r}, then apply again"
+                    )
+                    raise ReplaceRefused(message)
 
     async def _declare_receipts(self, way: str) -> None:
         await again(
@@ -274,6 +334,19 @@ class Migration:
             await self._unbind(one)
         await again(lambda: door.unbind_queue(self._queue.name, names.entry))
 
+    async def _divert_new(self) -> None:
+        """Divert what somebody has bound meanwhile, as a worker does that starts."""
+        if _now() < self._looked + LOOK:
+            return
+        self._looked = _now()
+        for one in await self._management.get(self._path() + "/bindings"):
+            source = one["source"]
+            if source and not source.startswith(MOVING):
+                await self._transport.bind_exchange(
+                    self._names.entry, source, one["routing_key"], one["arguments"]
+                )
+                await self._unbind(one)
+
     async def _unbind(self, binding: Mapping[str, Any]) -> None:
         """Take a binding away by the API's own key: over AMQP, an argument of another integer
         type than it was bound with would not match, without a word.
@@ -297,9 +370,11 @@ class Migration:
         async def drain(mover: Mover) -> None:
             started = _now()
             async for left in self._watched(mover, name, "taking its messages out"):
-                newest = max(started, mover.full_at) + COUNTED
-                quiet = max(began + LEASE + GRACE, newest, mover.arrived_at + QUIET)
-                if left or mover.under_way or _now() < quiet or await self._held():
+                await self._divert_new()
+                quiet = max(started, began + LEASE + GRACE, mover.arrived_at) + COUNTED
+                if left or mover.under_way or _now() < quiet or await self._held(name) != 0:
+                    continue
+                if mover.broken is not None:
                     continue
                 mover.insist = True  # what it takes now has no queue to go back to
                 if await self._deleted():
@@ -310,10 +385,11 @@ class Migration:
         await self._run("out", name, hold, drain)
         await create(self._queue, self._transport)
 
-    async def _held(self) -> int:
-        """Return how many messages consumers hold, by a count newer than our consumer."""
-        found = await self._management.get(self._path())
-        return int(found.get("messages") or 0)
+    async def _held(self, queue: str) -> int | None:
+        """Return how many messages a queue has, those that consumers hold too; None: not told."""
+        found = await self._management.get(self._management.path("queues", queue))
+        count = found.get("messages")
+        return None if count is None else int(count)
 
     async def _deleted(self) -> bool:
         """Delete the old queue, our consumer still on it; False where a message came meanwhile.
@@ -322,8 +398,10 @@ class Migration:
         """
         found = await self._management.get(self._path())
         classic = str(found.get("type")) == "classic"  # others know no such condition
+        self._check_alone()
         try:
-            await again(lambda: self._transport.delete_queue(self._queue.name, if_empty=classic))
+            # Once: a second try might meet the new queue.
+            await self._transport.delete_queue(self._queue.name, if_empty=classic)
         except TopologyMismatch:
             return False
         return True
@@ -346,7 +424,9 @@ class Migration:
                     if await self._exchange_there(names.entry):
                         await again(lambda: door.bind_queue(self._queue.name, names.entry))
                     bound = True
-                elif not left and not mover.under_way and _now() > mover.arrived_at + QUIET:
+                elif left or mover.under_way or _now() < mover.arrived_at + QUIET:
+                    continue
+                elif await self._held(names.hold) == 0:
                     break
 
         await self._run("back", names.hold, self._queue.name, refill)
@@ -371,6 +451,7 @@ class Migration:
         await again(lambda: door.delete_exchange(names.mark))
         self._on_step("waiting for publishers to take the new queue", 0, 0)
         await asyncio.sleep(LEASE + GRACE)
+        self._check_alone()
         await again(lambda: door.delete_exchange(names.entry))
         if await self._there(names.hold) and await self._ready(names.hold):
             await self._refill()  # of a publisher that stood still for longer than its lease
@@ -411,6 +492,7 @@ class Migration:
             await asyncio.sleep(PAUSE)
             if self._holder is not None:
                 await self._holder.wait_active(self._patience)
+                self._tenure = self._holder.generation
 
     async def _mover(self, way: str, source: str, target: str) -> Mover:
         """Start a run after the one before, whose last steps have left their receipts."""
@@ -427,7 +509,7 @@ class Migration:
             door,
             source,
             copies,
-            partial(outbound, run=token) if way == "out" else inbound,
+            _numbered(token) if way == "out" else inbound,
             past,
             notes=notes if way == "out" else None,
             arguments={"x-priority": PRIORITY} if way == "out" else {},
@@ -446,10 +528,21 @@ class Migration:
 
     async def _past_back(self) -> Past:
         made, _ = await self._receipts(self._names.receipts("back"))
+        if await self._may_refuse():
+            made = []
         void: list[bytes] = []
         if await self._there(self._names.void):
             _, void = await self._receipts(self._names.void)
         return Past(there=made, void=frozenset(void))
+
+    async def _may_refuse(self) -> bool:
+        """Whether the new queue may refuse a message whose receipt is written."""
+        found = await self._management.get(self._path())
+        settings = dict(found.get("effective_policy_definition") or {})
+        for key, value in (found.get("arguments") or {}).items():
+            settings[key.removeprefix("x-")] = value
+        rejects = str(settings.get("overflow", "")).startswith("reject-publish")
+        return rejects and not settings.keys().isdisjoint({"max-length", "max-length-bytes"})
 
     async def _end_runs(self, way: str) -> None:
         """Delete the exchanges of earlier runs: what is still on its way to them is refused."""
@@ -461,32 +554,33 @@ class Migration:
     async def _receipts(self, queue: str) -> tuple[list[bytes], list[bytes]]:
         """Return the digests of the copies in a queue, and those that lists in it name.
 
-        All of it stays.
+        All of it stays. An earlier reader that holds some of it is waited for.
         """
-        count = await self._ready(queue)
         copies: list[bytes] = []
         named: list[bytes] = []
-        read = 0
-        if not count:
-            return copies, named
+        mark, marked = new_id(), asyncio.Event()
 
         def take(delivery: Delivery) -> None:
-            nonlocal read
-            read += 1
             digests = read_list(delivery)
             if digests is None:
                 copies.append(digest(delivery))
             else:
                 named.extend(digests)
+            if delivery.envelope.message_id == mark:
+                marked.set()
 
-        consumer = self._transport.consume(queue, take, prefetch=0)
+        consumer = self._transport.consume(queue, take, prefetch=0, exclusive=True)
         try:
             await consumer.wait_active(self._patience)
-            end = _now() + self._patience
-            while read < count:
-                if _now() > end:
-                    raise BrokerUnavailable(f"queue {queue!r} hands out no receipts; apply again")
-                await asyncio.sleep(EVERY / 4)
+            # Behind all that is there: when this comes, everything has come.
+            await self._transport.publish(
+                replace(listed(()), message_id=mark), "", queue, timeout=TIMEOUT
+            )
+            async with asyncio.timeout(self._patience):
+                await marked.wait()
+        except TimeoutError:
+            message = f"queue {queue!r} hands out no receipts; apply again"
+            raise BrokerUnavailable(message) from None
         finally:
             await consumer.close()
         return copies, named
@@ -532,6 +626,22 @@ class Migration:
         except NotFound:
             return False
         return True
+
+
+def _applies(policy: Mapping[str, Any], queue: str) -> bool:
+    """Whether a policy is meant for a queue of this name."""
+    if policy.get("apply-to") == "exchanges":
+        return False
+    try:
+        return re.search(str(policy["pattern"]), queue) is not None
+    except re.error:
+        return False  # what only Erlang's expressions know
+
+
+def _numbered(token: str) -> Callable[[Delivery], Envelope]:
+    """Return what makes copies of one run, each with a number of its own."""
+    numbers = itertools.count()
+    return lambda delivery: outbound(delivery, f"{token}-{next(numbers)}")
 
 
 class _Interrupted(BrokerUnavailable):

@@ -2,9 +2,9 @@
 
 Where a mover dies between a copy's confirm and the original's ack, the original goes back to its
 queue. Nobody else takes messages from a queue of ours, so the next run meets it there and drops it,
-as its receipt says. Of a work queue a worker may take it meanwhile. So there each ack goes out in
-one write behind a *note* that names the copy: a copy with a receipt and no note is void, for its
-original was given back.
+as its receipt says. Of a work queue a worker may take it meanwhile. So there each ack is one step
+of the broker's with a *note* that names the copy: a copy with a receipt and no note is void, for
+its original was given back.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ _VOLATILE: Final = frozenset({"x-delivery-count"})
 
 
 def outbound(delivery: Delivery, run: str) -> Envelope:
-    """Return a message as it waits beside its queue: it does not expire, and knows its origin."""
+    """Return a message as it waits beside its queue: it does not expire, and knows its origin.
+
+    ``run`` is like no other copy's, so that the copies of equal messages can be told apart.
+    """
     old = delivery.envelope
     headers = {key: value for key, value in old.headers.items() if key not in _VOLATILE}
     headers[_RUN] = run
@@ -174,6 +177,8 @@ class Mover:
         self._arguments = arguments
         self._under_way: set[asyncio.Task[None]] = set()
         self._taken: list[tuple[Delivery, bytes]] = []
+        self._committed = 0
+        self._ending: asyncio.Task[None] | None = None
         self._consumer: Consumer | None = None
         self._generation = 0
         self.moved = 0
@@ -185,12 +190,18 @@ class Mover:
     @property
     def under_way(self) -> int:
         """Messages taken and not settled."""
-        return len(self._under_way) + len(self._taken)
+        return len(self._under_way) + len(self._taken) + self._committed
 
     async def start(self, timeout: float) -> None:
         """Subscribe; raises BrokerUnavailable with the problem after ``timeout`` seconds."""
         self._consumer = self._transport.consume(
-            self._queue, self._take, prefetch=WINDOW, arguments=self._arguments
+            self._queue,
+            self._take,
+            prefetch=WINDOW,
+            # Where nobody else consumes, a dead run's consumer is waited for, with what it holds.
+            exclusive=self._notes is None,
+            transactional=self._notes is not None,
+            arguments=self._arguments,
         )
         try:
             await self._consumer.wait_active(timeout)
@@ -202,12 +213,16 @@ class Mover:
         """Wait until all that was taken is published and acked."""
         while self._under_way:
             await asyncio.wait(self._under_way)
-        self._end_taken()
+        if self._ending is not None:
+            await self._ending
 
     async def close(self) -> None:
         """Unsubscribe; what is not confirmed yet stays in its queue."""
         for task in self._under_way:
             task.cancel()
+        if self._ending is not None:
+            self._ending.cancel()
+            await asyncio.gather(self._ending, return_exceptions=True)
         if self._consumer is not None:
             await self._consumer.close()
 
@@ -216,7 +231,7 @@ class Mover:
         self.arrived_at = loop.time()
         generation = self._consumer.generation if self._consumer is not None else 0
         self._generation = self._generation or generation
-        if generation != self._generation:
+        if generation != self._generation and not self.insist:
             self._break(ChannelLost(f"the channel that consumed queue {self._queue!r} was lost"))
         if self.broken is not None:
             return  # it goes back to its queue when the run is closed
@@ -238,24 +253,32 @@ class Mover:
             self._end(delivery)
         elif await self._published(envelope, delivery.routing_key):
             self._taken.append((delivery, key))
-            if len(self._taken) == 1:
-                # All that was confirmed in this loop turn shares a note.
-                asyncio.get_running_loop().call_soon(self._end_taken)
+            if self._ending is None or self._ending.done():
+                # All that is confirmed until the one before has answered shares a step.
+                self._ending = asyncio.create_task(self._end_taken())
 
-    def _end_taken(self) -> None:
-        """Ack what is published, behind a note that says so."""
-        taken, self._taken = self._taken, []
-        if not taken or self._consumer is None:
-            return
-        if self._notes is not None:
-            note = listed(key for delivery, key in taken if delivery.live)
-            if note.body:
-                self._consumer.note(note, self._notes, "")
-        for delivery, _ in taken:
-            self._end(delivery)
+    async def _end_taken(self) -> None:
+        """Ack what is published, together with a note that says so."""
+        while self._taken:
+            taken, self._taken = self._taken, []
+            if self._notes is None or self._consumer is None:
+                for delivery, _ in taken:
+                    self._end(delivery)
+                continue
+            self._committed = len(taken)
+            note = listed(key for _, key in taken)
+            try:
+                await self._consumer.commit([one for one, _ in taken], note, self._notes, "")
+            except AmqflowError as error:
+                if not self.insist:
+                    self._break(error)
+                    return
+            finally:
+                self._committed = 0
+            self.moved += len(taken)
 
     def _end(self, delivery: Delivery) -> None:
-        if not delivery.live and not self.insist:
+        if not delivery.live:
             self._break(ChannelLost(f"the channel that consumed queue {self._queue!r} was lost"))
             return
         delivery.ack()
@@ -263,7 +286,7 @@ class Mover:
 
     async def _published(self, envelope: Envelope, routing_key: str) -> bool:
         """Publish one message; False: the run ends, and this one stays where it is."""
-        while self.broken is None:
+        while self.broken is None or self.insist:
             try:
                 await self._transport.publish(
                     envelope, self._exchange, routing_key, timeout=TIMEOUT, retry=False

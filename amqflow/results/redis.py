@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 META_PREFIX: Final = "celery-task-meta-"
 #: Celery's key of a saved group (``celery/backends/base.py: KeyValueStoreBackend``).
 GROUP_PREFIX: Final = "celery-taskset-meta-"
+#: What of our record is read with a result.
+_KNOWN: Final = ("epoch", "attempt", "state", "extra")
 #: Keys of one MGET: a long one holds up everybody else on the server.
 _MOST_KEYS: Final = 500
 #: How long a record without an end lives after its last sign of life, in milliseconds: longer
@@ -186,29 +188,20 @@ class RedisStore:
     async def get(self, task_id: str) -> Outcome | None:
         """Return what is known of an id, also of one that a Celery worker ran."""
         meta, record = keys_of(task_id)
-        data, known = await self._client.pipeline(
-            (("GET", meta), ("HMGET", record, "epoch", "attempt", "state", "extra"))
-        )
-        if data is None:
-            return None
-        outcome = decode_meta(data, task_id)
-        epoch, attempt, state, extra = known
-        if epoch is None:
-            return outcome
-        if state.decode() != outcome.state:
-            extra = b""
-        return with_extra(outcome, extra or b"", epoch=int(epoch), attempt=int(attempt))
+        data, known = await self._client.pipeline((("GET", meta), ("HMGET", record, *_KNOWN)))
+        return _whole(task_id, data, known)
 
     async def get_many(self, task_ids: Sequence[str]) -> list[Outcome | None]:
-        """Return what Celery's JSON says of many ids, hundreds a round trip."""
+        """Return what is known of many ids, hundreds a round trip."""
         found: list[Outcome | None] = []
         for start in range(0, len(task_ids), _MOST_KEYS):
             ids = task_ids[start : start + _MOST_KEYS]
-            data = await self._client.command("MGET", *(META_PREFIX + task_id for task_id in ids))
-            found += [
-                None if one is None else decode_meta(one, task_id)
-                for task_id, one in zip(ids, data, strict=True)
-            ]
+            keys = [keys_of(task_id) for task_id in ids]
+            data, *records = await self._client.pipeline(
+                [("MGET", *(meta for meta, _ in keys))]
+                + [("HMGET", record, *_KNOWN) for _, record in keys]
+            )
+            found += map(_whole, ids, data, records)
         return found
 
     async def save_group(self, group_id: str, members: Any) -> None:
@@ -237,6 +230,19 @@ class RedisStore:
     async def forget(self, task_id: str) -> None:
         """Delete the result and our record."""
         await self._client.command("DEL", *keys_of(task_id))
+
+
+def _whole(task_id: str, data: bytes | None, known: Sequence[bytes | None]) -> Outcome | None:
+    """Return an outcome from Celery's JSON and from what our record adds to it."""
+    if data is None:
+        return None
+    outcome = decode_meta(data, task_id)
+    epoch, attempt, state, extra = known
+    if epoch is None or attempt is None:
+        return outcome
+    if state is None or state.decode() != outcome.state:
+        extra = b""
+    return with_extra(outcome, extra or b"", epoch=int(epoch), attempt=int(attempt))
 
 
 def _tokens(answer: list[bytes]) -> list[str]:

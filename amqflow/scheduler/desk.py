@@ -14,7 +14,7 @@ from amqflow.scheduler.entry import Entry
 from amqflow.scheduler.publish import call_of
 from amqflow.scheduler.store import open_schedule_store
 from amqflow.scheduler.words import Record, What
-from amqflow.schedules import to_instant, to_ms, zone_named
+from amqflow.schedules import slots_after, to_instant, to_ms, zone_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,15 +40,23 @@ class Known:
         return self.standing is not None and self.standing.paused_at is not None
 
     def slots(self, now: float) -> Iterator[tuple[float, float]]:
-        """Yield the coming slots and when each is published, in Unix seconds."""
+        """Yield the coming slots and when each is published, in Unix seconds.
+
+        Raises:
+            ScheduleError: The schedule, one of the user's own making, failed.
+        """
         standing = self.standing
         seen = standing is not None and standing.cursor > 0
         start = to_instant(standing.start) if standing is not None and seen else now
         after = max(now, to_instant(standing.cursor)) if standing is not None and seen else now
-        slot = self.entry.schedule.next_after(after, start=start)
-        while slot is not None:
-            yield slot, fires_at(self.entry, to_ms(slot))
-            slot = self.entry.schedule.next_after(slot, start=start)
+        try:
+            for slot in slots_after(self.entry.schedule, after, start=start):
+                yield slot, fires_at(self.entry, to_ms(slot))
+        except Exception as error:
+            raise ScheduleError(
+                f"{self.entry.source}: entry {self.entry.name!r}: its schedule failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
 
 class Desk:

@@ -41,7 +41,7 @@ class Due:
     cursor: int
 
 
-def due(entry: Entry, cursor: int, start: int, now: float) -> Due | None:
+def due(entry: Entry, cursor: int, start: int, now: float, *, ahead: float = 0.0) -> Due | None:
     """Decide what becomes of the slots after ``cursor``, as of ``now``; None where none is due.
 
     Args:
@@ -49,16 +49,17 @@ def due(entry: Entry, cursor: int, start: int, now: float) -> Due | None:
         cursor: Up to where all slots are decided, in milliseconds.
         start: Since when the entry is in force, in milliseconds.
         now: Unix seconds.
+        ahead: Seconds after ``now`` whose slots are decided along with it.
     """
-    since, begun = to_instant(cursor), to_instant(start)
-    slots = map(to_ms, slots_until(entry.schedule, since, now, start=begun))
+    since, begun, until = to_instant(cursor), to_instant(start), now + ahead
+    slots = map(to_ms, slots_until(entry.schedule, since, until, start=begun))
     # With jitter a slot is due when its own delay is over; none goes before an earlier one.
-    known = list(islice(takewhile(lambda slot: fires_at(entry, slot) <= now, slots), MOST))
+    known = list(islice(takewhile(lambda slot: fires_at(entry, slot) <= until, slots), MOST))
     if not known:
         return None
     if len(known) < MOST or any(_wanted(entry, slot, now) for slot in known):
         return _judged(entry, known, now)
-    return _many(entry, known, begun, now)
+    return _many(entry, known, begun, now, until)
 
 
 def fires_at(entry: Entry, slot: int) -> float:
@@ -79,7 +80,7 @@ def _judged(entry: Entry, slots: list[int], now: float) -> Due:
     return Due(tuple(run), _gap(entry, given_up, now), cursor)
 
 
-def _many(entry: Entry, slots: list[int], begun: float, now: float) -> Due:
+def _many(entry: Entry, slots: list[int], begun: float, now: float, until: float) -> Due:
     """Give up the slots of a long absence in one step, as far as none of them runs."""
     first = to_instant(slots[0])
     lateness = GRACE if entry.catch_up is not CatchUp.ALL else entry.max_lateness or 0.0
@@ -89,7 +90,7 @@ def _many(entry: Entry, slots: list[int], begun: float, now: float) -> Due:
     end = slots[0] if latest is None else to_ms(latest)
     if entry.catch_up is CatchUp.LAST and _in_time(entry, end, now):
         following = entry.schedule.next_after(to_instant(end), start=begun)
-        if following is None or following > now:  # nothing fresh comes after it: it is the last
+        if following is None or following > until:  # nothing fresh comes after it: it is the last
             before = entry.schedule.latest(first, to_instant(end - 1), start=begun)
             end_of_gap = slots[0] if before is None else to_ms(before)
             return Due((end,), Gap(slots[0], end_of_gap, MOST, _why(entry, end_of_gap, now)), end)

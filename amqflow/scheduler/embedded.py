@@ -41,7 +41,7 @@ class Embedded:
         """
         self._scheduler = Scheduler(self._app, embedded=True)
         self._running = asyncio.get_running_loop().create_task(self._run(self._scheduler, ready))
-        self._running.add_done_callback(lambda task: _told(task, on_broken))
+        self._running.add_done_callback(lambda task: self._ended(task, on_broken))
 
     async def _run(self, scheduler: Scheduler, ready: asyncio.Event) -> None:
         await ready.wait()
@@ -64,8 +64,11 @@ class Embedded:
         running.add_done_callback(lambda _: then())
         return True
 
-
-def _told(task: asyncio.Task[None], on_broken: Callable[[], None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the scheduler ended, and the worker with it", error=str(error))
-        on_broken()
+    def _ended(self, task: asyncio.Task[None], on_broken: Callable[[], None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if self._scheduler is None:  # told to stop: who told it goes on, and is not told twice
+            log.error("the scheduler did not stop in order", error=str(error))
+        else:
+            log.critical("the scheduler ended, and the worker with it", error=str(error))
+            on_broken()

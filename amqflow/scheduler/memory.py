@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.scheduler.words import (
     CORRECTION,
+    OVERDUE,
     Adoption,
     Answer,
     Claim,
@@ -148,13 +149,14 @@ class MemoryScheduleStore:
         now = self._time()
         self._owners[owner] = now + ttl
         self._owners = {name: until for name, until in self._owners.items() if until > now}
-        overdue = sorted((until, *key) for key, until in self._leases.items() if until <= now)
-        return Pulse(
-            self._version,
-            now,
-            len(self._owners),
-            tuple(Lease(name, slot, until) for until, name, slot in overdue[:500]),
-        )
+        return Pulse(self._version, now, len(self._owners), await self.overdue(0))
+
+    async def overdue(self, skip: int) -> tuple[Lease, ...]:
+        """Return leases that have ended."""
+        now = self._time()
+        ended = sorted((until, *key) for key, until in self._leases.items() if until <= now)
+        page = ended[skip : skip + OVERDUE]
+        return tuple(Lease(name, slot, until) for until, name, slot in page)
 
     async def take(self, leases: Sequence[Lease], lease: int) -> list[bool]:
         """Take over leases."""

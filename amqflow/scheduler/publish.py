@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amqflow import signals
 from amqflow.backoff import Backoff
@@ -25,6 +25,7 @@ from amqflow.logs import get_logger
 from amqflow.protocol import headers as h
 from amqflow.scheduler.due import fires_at
 from amqflow.scheduler.entry import task_id_of
+from amqflow.scheduler.gates import Gates
 from amqflow.scheduler.words import Mark, Record, What
 from amqflow.schedules import to_instant, to_ms
 
@@ -38,14 +39,12 @@ if TYPE_CHECKING:
 
 log = get_logger("amqflow.scheduler")
 
-#: Seconds marks are collected: one call for all of a burst.
-_GATHER: Final = 0.1
+#: Seconds marks are collected: one call for all of a burst, when the burst is over.
+_GATHER: Final = 0.2
+#: Slots whose messages are made in one turn of the loop: what is due meanwhile need not wait.
+_AT_ONCE: Final = 16
 #: Seconds a slot whose queue is not there is tried again.
 _PATIENCE: Final = 30.0
-#: Publishes let out in one turn of the loop.
-_AT_ONCE: Final = 50
-#: Seconds: a gate that is earlier than this was shut before the clock was set back.
-_JUMPED: Final = 0.05
 #: Seconds without a confirm after which nothing more is claimed: a slot that is not claimed yet can
 #: still be judged by its entry's max_lateness.
 _STALL: Final = 1.5
@@ -53,10 +52,24 @@ _STALL: Final = 1.5
 _AWAY: Final = (BrokerUnavailable, ChannelLost, PublishTimeout)
 
 
+class _End(NamedTuple):
+    """How a slot ended. A record is made of it when it is written: a burst has no time for it."""
+
+    entry: str
+    slot: int
+    what: What
+    #: Unix seconds.
+    at: float
+    task_id: str
+    why: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Slot:
     entry: Entry
     slot: int
+    #: When it is published, in Unix seconds.
+    due: float
 
     @property
     def key(self) -> tuple[str, int]:
@@ -81,15 +94,19 @@ class Publisher:
         self._on_free = on_free
         self._loop = asyncio.get_running_loop()
         self._work: set[asyncio.Task[None]] = set()
+        #: Slots whose publishing is to begin.
+        self._beginning: deque[_Slot] = deque()
         #: When each slot's publishing began, by the loop's clock.
         self._since: dict[tuple[str, int], float] = {}
         self._of_entry: Counter[str] = Counter()
         self._away: set[tuple[str, int]] = set()
-        #: Since when each publish waits for its confirm, the oldest first, by the loop's clock.
+        #: Since when each publish waits for its confirm, the oldest about first, by the loop's
+        #: clock; what is not due yet from when it is.
         self._sending: dict[tuple[str, int], float] = {}
-        self._marks: list[Mark] = []
+        #: What became of slots and is not in the store yet.
+        self._ends: list[_End] = []
         self._marking: asyncio.Task[None] | None = None
-        self._gates = Gates(app)
+        self._gates = Gates(app.clock)
         self._closing = asyncio.Event()
         self.published = 0
         #: Slots given up because this scheduler stops.
@@ -125,14 +142,24 @@ class Publisher:
 
     def start(self, entry: Entry, slot: int) -> None:
         """Begin to publish one claimed slot."""
-        known = _Slot(entry, slot)
+        known = _Slot(entry, slot, fires_at(entry, slot))
         if known.key in self._since:
             return
-        self._since[known.key] = self._loop.time()
+        self._since[known.key] = now = self._loop.time()
+        self._sending[known.key] = now + max(0.0, known.due - self._app.clock.now())
         self._of_entry[entry.name] += 1
-        task = self._loop.create_task(self._publish(known))
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        if not self._beginning:
+            self._loop.call_soon(self._begin)
+        self._beginning.append(known)
+
+    def _begin(self) -> None:
+        """Begin with a few of those that are to begin, and with the next few in the next turn."""
+        for _ in range(min(_AT_ONCE, len(self._beginning))):
+            task = self._loop.create_task(self._publish(self._beginning.popleft()))
+            self._work.add(task)
+            task.add_done_callback(self._work.discard)
+        if self._beginning:
+            self._loop.call_soon(self._begin)
 
     async def drain(self, timeout: float) -> bool:
         """Wait for what is under way, at most so long; nothing is tried a second time.
@@ -142,16 +169,20 @@ class Publisher:
         """
         end = self._loop.time() + timeout
         self._closing.set()
-        if self._work:
-            await asyncio.wait(self._work, timeout=timeout)
+        while (self._work or self._beginning) and (left := end - self._loop.time()) > 0:
+            if self._beginning:
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait(self._work, timeout=left)
         while self._marking is not None and self._loop.time() < end:
             await asyncio.wait([self._marking], timeout=max(0.0, end - self._loop.time()))
-        whole = not self._left
-        left = [*self._work, *([self._marking] if self._marking is not None else [])]
-        for task in left:
+        whole = not self._left and not self._beginning
+        self._beginning.clear()
+        unfinished = [*self._work, *([self._marking] if self._marking is not None else [])]
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        return whole and not left
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        return whole and not unfinished
 
     # -- one slot --------------------------------------------------------------------------
 
@@ -167,14 +198,16 @@ class Publisher:
 
     async def _ended(self, known: _Slot) -> bool:
         """Publish a slot's task until it is known how that went; False: left to others."""
-        entry, slot = known.entry, known.slot
+        entry, slot, due = known.entry, known.slot, known.due
         task_id = task_id_of(self._app.main, entry.name, slot)
-        due = fires_at(entry, slot)
         backoff = Backoff(first=0.1, most=1.0)
         while True:
             try:
+                gate = self._gates.at(due)  # claimed a moment ahead
+                early = 0.0 if gate is None else gate.left()
                 call = call_of(self._app, entry, task_id, slot)
-                call.hold = partial(self._hold, known, due)  # claimed a moment ahead
+                call.gate = gate
+                _shift(call, entry, early)
                 await self._app.send_call(call)
             except (*_AWAY, PublishNacked, Unroutable, NotFound) as error:
                 if not self._again(known, error, due):
@@ -189,10 +222,6 @@ class Publisher:
             else:
                 self._done(known, task_id, due)
                 return True
-
-    async def _hold(self, known: _Slot, due: float) -> None:
-        await self._gates.wait(due)
-        self._sending.setdefault(known.key, self._loop.time())
 
     async def _closed_within(self, seconds: float) -> bool:
         """Wait before another try; True where this scheduler stops meanwhile."""
@@ -225,7 +254,7 @@ class Publisher:
     def _done(self, known: _Slot, task_id: str, due: float) -> None:
         entry, now = known.entry, self._app.clock.now()
         self.published += 1
-        self._mark(known, Record(What.RAN, known.slot, to_ms(now), id=task_id, by=self._owner))
+        self._mark(_End(entry.name, known.slot, What.RAN, now, task_id))
         if signals.beat_published.has_receivers(entry.name):
             signals.beat_published.send(
                 sender=entry.name,
@@ -240,9 +269,9 @@ class Publisher:
         log.error(
             "a slot's task cannot be published", entry=entry.name, task=entry.task, error=str(error)
         )
-        at = to_ms(self._app.clock.now())
         why = f"{type(error).__name__}: {error}"[:500]
-        self._mark(known, Record(What.FAILED, known.slot, at, id=task_id, by=self._owner, why=why))
+        now = self._app.clock.now()
+        self._mark(_End(entry.name, known.slot, What.FAILED, now, task_id, why))
         signals.beat_failed.send(
             sender=entry.name,
             task=entry.task,
@@ -259,23 +288,24 @@ class Publisher:
 
     # -- marks -----------------------------------------------------------------------------
 
-    def _mark(self, known: _Slot, record: Record) -> None:
-        self._marks.append(Mark(known.entry.name, known.slot, record))
+    def _mark(self, end: _End) -> None:
+        self._ends.append(end)
         if self._marking is None:
             self._marking = self._loop.create_task(self._write_marks())
 
     async def _write_marks(self) -> None:
         backoff = Backoff(first=0.1, most=1.0)
         try:
-            while self._marks:
-                await asyncio.sleep(_GATHER)
-                marks, self._marks = self._marks, []
+            while self._ends:
+                await self._closed_within(_GATHER)
+                ends, self._ends = self._ends, []
+                marks = [self._mark_of(end) for end in ends]
                 try:
                     await self._store.mark(marks)
                 except StoreError as error:
                     # Marking twice marks once; until then another scheduler may publish again.
                     log.warning("slots are not marked yet", slots=len(marks), error=str(error))
-                    self._marks = marks + self._marks
+                    self._ends = ends + self._ends
                     await asyncio.sleep(backoff.next())
                 else:
                     backoff.reset()
@@ -284,47 +314,11 @@ class Publisher:
         finally:
             self._marking = None
 
-
-class Gates:
-    """Lets publishes out at their instants, a few at a time.
-
-    A burst that is let out at once is written at once, and the broker sees nothing of it until
-    the last message is written; in parts, it works on the first while the next are written.
-    """
-
-    def __init__(self, app: App) -> None:
-        """Use the application's clock."""
-        self._clock = app.clock
-        self._loop = asyncio.get_running_loop()
-        self._waiting: dict[float, list[asyncio.Future[None]]] = {}
-
-    async def wait(self, due: float) -> None:
-        """Return at ``due`` (Unix seconds), or at once where it has passed."""
-        early = due - self._clock.now()
-        if early <= 0:
-            return
-        waiting = self._waiting.get(due)
-        if waiting is None:
-            waiting = self._waiting[due] = []
-            self._loop.call_later(early, self._open, due)
-        gate = self._loop.create_future()
-        waiting.append(gate)
-        await gate
-
-    def _open(self, due: float) -> None:
-        early = due - self._clock.now()
-        if 0 < early < _JUMPED:  # a timer may be a millisecond early
-            self._loop.call_later(early, self._open, due)
-            return
-        waiting = self._waiting[due]
-        for gate in waiting[:_AT_ONCE]:
-            if not gate.done():
-                gate.set_result(None)
-        del waiting[:_AT_ONCE]
-        if waiting:
-            self._loop.call_soon(self._open, due)
-        else:
-            del self._waiting[due]
+    def _mark_of(self, end: _End) -> Mark:
+        record = Record(
+            end.what, end.slot, to_ms(end.at), id=end.task_id, by=self._owner, why=end.why
+        )
+        return Mark(end.entry, end.slot, record)
 
 
 def call_of(app: App, entry: Entry, task_id: str | None, slot: int) -> Call:
@@ -347,3 +341,13 @@ def call_of(app: App, entry: Entry, task_id: str | None, slot: int) -> Call:
     if task is None:
         return build_call(entry.task, entry.args, entry.kwargs, options, app.clock.now)
     return task.as_call(entry.args, entry.kwargs, **options)
+
+
+def _shift(call: Call, entry: Entry, early: float) -> None:
+    """Let what an entry gives in seconds count from its slot, for which the call is so early."""
+    if call.eta is not None:  # an entry has countdown only
+        call.eta += early
+    if call.expires is not None and isinstance(
+        entry.options.get("expires"), int | float | timedelta
+    ):
+        call.expires += early

@@ -13,6 +13,7 @@ from amqflow.errors import StoreError
 from amqflow.scheduler import scripts
 from amqflow.scheduler.words import (
     CORRECTION,
+    OVERDUE,
     Answer,
     Lease,
     Pulse,
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 _CAPABILITIES: Final = ScheduleStoreCapabilities(shared=True, durable=True)
 #: Entries of one script call: a script holds up everybody else on the server.
 _BATCH: Final = 250
-#: Overdue leases told at one time.
-_OVERDUE: Final = 500
 _COUNTS: Final = tuple(map(str, What))
 _WON: Final = Answer(won=True)
 
@@ -145,17 +144,13 @@ class RedisScheduleStore:
         version, now, schedulers, overdue = await self._client.run(
             scripts.BEAT,
             (self._version, self._leases, self._schedulers),
-            (owner, ttl, _OVERDUE),
+            (owner, ttl, OVERDUE),
         )
-        return Pulse(
-            int(version),
-            int(now),
-            schedulers,
-            tuple(
-                _lease(member, until)
-                for member, until in zip(overdue[::2], overdue[1::2], strict=True)
-            ),
-        )
+        return Pulse(int(version), int(now), schedulers, _leases(overdue))
+
+    async def overdue(self, skip: int) -> tuple[Lease, ...]:
+        """Return leases that have ended."""
+        return _leases(await self._client.run(scripts.ENDED, (self._leases,), (skip, OVERDUE)))
 
     async def take(self, leases: Sequence[Lease], lease: int) -> list[bool]:
         """Take over leases."""
@@ -222,6 +217,10 @@ class RedisScheduleStore:
 
 def _member(name: str, slot: int) -> str:
     return f"{slot} {name}"
+
+
+def _leases(told: Sequence[bytes]) -> tuple[Lease, ...]:
+    return tuple(map(_lease, told[::2], told[1::2]))
 
 
 def _lease(member: bytes, until: bytes) -> Lease:

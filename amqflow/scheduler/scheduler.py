@@ -25,15 +25,15 @@ from amqflow.scheduler.due import Due, Gap, due, fires_at
 from amqflow.scheduler.entry import Entry, Overlap, task_id_of
 from amqflow.scheduler.publish import Publisher
 from amqflow.scheduler.store import open_schedule_store
-from amqflow.scheduler.words import CORRECTION, Adoption, Claim, Record, Standing, What
-from amqflow.schedules import to_instant, to_ms, zone_named
+from amqflow.scheduler.words import CORRECTION, OVERDUE, Adoption, Claim, Record, Standing, What
+from amqflow.schedules import slots_after, to_instant, to_ms, zone_named
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from amqflow.app import App
     from amqflow.scheduler.store import ScheduleStore
-    from amqflow.scheduler.words import Answer, Pulse
+    from amqflow.scheduler.words import Answer, Lease, Pulse
 
 log = get_logger("amqflow.scheduler")
 
@@ -44,16 +44,26 @@ LEASE: Final = 2000
 PULSE: Final = 0.5
 #: Milliseconds after its last pulse in which a scheduler is counted as alive.
 ALIVE: Final = 5000
-#: Seconds a slot is claimed ahead of its instant: the claim and the encoding do not make it late.
-LEAD: Final = 0.2
+#: Seconds a slot is claimed ahead of its instant, at the latest: the claim and the encoding do not
+#: make it late.
+LEAD: Final = 0.3
+#: Seconds: what is due so soon after is claimed along with it. A thousand slots spread over a
+#: second take five round trips to the store, not hundreds.
+ALONG: Final = 0.2
 #: Seconds a slot's lease is renewed. A broker that does not answer is found out before; one that
 #: is slow would not be quicker for another scheduler.
 HOLD: Final = 30.0
 #: Slots under way beyond which nothing more is claimed, of all entries and of one.
 MOST: Final = 5000
 MOST_OF_ONE: Final = 1000
-#: Entries decided on in one turn of the loop.
+#: Entries taken up together.
 TURN: Final = 1000
+#: Entries decided on and claimed in one step: what is due meanwhile need not wait for more.
+STEP: Final = 100
+#: Seconds between two words about a store that is away at the start.
+SAY_AGAIN: Final = 30.0
+#: Seconds until an entry whose schedule raises is asked again.
+ASK_AGAIN: Final = 30.0
 #: Seconds after which a run before that was never seen to end is thought lost.
 OVERLAP_LIMIT: Final = 86400.0
 #: Seconds a stop waits for what is being published.
@@ -159,13 +169,16 @@ class Scheduler:
 
     async def _opened(self) -> bool:
         """Connect and learn where the entries stand; a store that is away is waited for."""
+        say_again = 0.0
         while not self._stopping.is_set():
             try:
                 await self.store.open()
                 self._version = (await self._beat()).version
                 await self._load()
             except ConnectionError as error:
-                log.warning("waiting for the store", error=str(error))
+                if self._monotonic() >= say_again:
+                    log.warning("waiting for the store", error=str(error))
+                    say_again = self._monotonic() + SAY_AGAIN
                 await self._sleep(self._backoff.next())
             else:
                 self._backoff.reset()
@@ -202,8 +215,12 @@ class Scheduler:
         self.entries = entries
         self._standings = dict(zip(entries, standings, strict=True))
         self._agenda.clear()
-        for name in entries:
+        for number, name in enumerate(entries, 1):
             self._plan(name)
+            if number % STEP == 0:
+                await asyncio.sleep(0)
+                if self.entries is not entries:  # learnt anew meanwhile
+                    return
 
     def _read(self, kept: dict[str, Any]) -> dict[str, Entry]:
         """Read the store's entries; one that cannot be read must not keep the others from it."""
@@ -233,13 +250,19 @@ class Scheduler:
         if standing.paused_at is not None:
             self._agenda.drop(name)
             return
-        slot = entry.schedule.next_after(
-            to_instant(standing.cursor), start=to_instant(standing.start)
-        )
-        if slot is None:
+        cursor, start = to_instant(standing.cursor), to_instant(standing.start)
+        try:
+            slot = next(slots_after(entry.schedule, cursor, start=start), None)
+            fires = None if slot is None else fires_at(entry, to_ms(slot))
+        except Exception as error:  # noqa: BLE001 - a schedule of the user's may raise anything
+            self._cannot_tell(entry, error)
+            return
+        if fires is None:
             self._agenda.drop(name)  # a single moment that has passed
         else:
-            self._agenda.put(name, fires_at(entry, to_ms(slot)))
+            # Whether the run before has ended is asked late, so nothing else is claimed along.
+            later = ALONG if entry.overlap is not Overlap.ALLOW else 0.0
+            self._agenda.put(name, fires - LEAD + later)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -250,7 +273,7 @@ class Scheduler:
                 self._pulsing = self._spawn(self._pulse())
             if self._may_claim():
                 now = self.app.clock.now()
-                names = self._agenda.take(now + LEAD, TURN)
+                names = self._agenda.take(now + ALONG, TURN)
                 if names:
                     await self._turn(names, now)
                     continue
@@ -262,7 +285,7 @@ class Scheduler:
         wait = PULSE if self._pulsing is not None else self._next_pulse - self._monotonic()
         at = self._agenda.next_at() if self._may_claim() else None
         if at is not None:
-            wait = min(wait, at - LEAD - self.app.clock.now())
+            wait = min(wait, at - self.app.clock.now())
         elif self._store_away:
             wait = min(wait, self._store_back - self._monotonic())
         if wait <= 0:
@@ -337,11 +360,13 @@ class Scheduler:
             await self.store.renew(held, LEASE)
 
     async def _take_over(self, pulse: Pulse) -> None:
-        wanted = [
-            lease
-            for lease in pulse.overdue
-            if lease.name in self.entries and (lease.name, lease.slot) not in self._publisher
-        ]
+        wanted = self._known_of(pulse.overdue)
+        seen, page = len(pulse.overdue), pulse.overdue
+        # Leases of entries that only others know may stand before ours, in any number.
+        while not wanted and len(page) == OVERDUE:
+            page = await self.store.overdue(seen)
+            seen += len(page)
+            wanted = self._known_of(page)
         wanted = wanted[: max(0, MOST - len(self._publisher))]
         if not wanted or self._publisher.stalled:
             return
@@ -355,6 +380,13 @@ class Scheduler:
                 slots=len(won),
                 entries=sorted({lease.name for lease in won})[:5],
             )
+
+    def _known_of(self, leases: Sequence[Lease]) -> list[Lease]:
+        return [
+            lease
+            for lease in leases
+            if lease.name in self.entries and (lease.name, lease.slot) not in self._publisher
+        ]
 
     def _lost_store(self, error: Exception) -> None:
         wait = self._backoff.next()
@@ -374,24 +406,51 @@ class Scheduler:
     async def _turn(self, names: list[str], now: float) -> None:
         """Decide, claim and publish for entries whose time has come."""
         random.shuffle(names)  # schedulers side by side share a burst instead of racing for it
+        for start in range(0, len(names), STEP):
+            if start and not self._may_claim():  # the store or the broker went away meanwhile
+                for name in names[start:]:
+                    if name in self.entries and name not in self._agenda:
+                        self._agenda.put(name, now)
+                return
+            await self._step(names[start : start + STEP], now)
+
+    async def _step(self, names: list[str], now: float) -> None:
         decided: list[tuple[Entry, Due]] = []
         for name in names:
-            entry = self.entries[name]
+            entry = self.entries.get(name)
+            if entry is None:  # removed while others were claimed
+                continue
             if self._publisher.of(name) >= MOST_OF_ONE:
                 self._agenda.put(name, now + PULSE)
-            elif entry.overlap is not Overlap.ALLOW and self._standings[name].last_id:
+            elif entry.overlap is not Overlap.ALLOW:
                 self._spawn(self._turn_careful(entry))
-            elif (found := self._due(entry, now)) is not None:
+            elif (found := self._due(entry, now, LEAD + ALONG)) is not None:
                 decided.append((entry, found))
         if decided:
             await self._claim(decided)
 
-    def _due(self, entry: Entry, now: float) -> Due | None:
+    def _due(self, entry: Entry, now: float, ahead: float) -> Due | None:
         standing = self._standings[entry.name]
-        found = due(entry, standing.cursor, standing.start, now + LEAD)
+        try:
+            found = due(entry, standing.cursor, standing.start, now, ahead=ahead)
+        except Exception as error:  # noqa: BLE001 - a schedule of the user's may raise anything
+            self._cannot_tell(entry, error)
+            return None
         if found is None:
             self._plan(entry.name)
         return found
+
+    def _cannot_tell(self, entry: Entry, error: Exception) -> None:
+        """Leave out an entry whose schedule raises, for a while; the others go on."""
+        log.error(
+            "an entry's schedule failed, it runs nothing until that is mended",
+            entry=entry.name,
+            schedule=type(entry.schedule).__name__,
+            error=f"{type(error).__name__}: {error}",
+            asked_again_in=ASK_AGAIN,
+            exc_info=error,
+        )
+        self._agenda.put(entry.name, self.app.clock.now() + ASK_AGAIN)
 
     async def _claim(self, decided: list[tuple[Entry, Due]]) -> None:
         claims = [self._claim_of(entry, found) for entry, found in decided]
@@ -492,7 +551,7 @@ class Scheduler:
             return
         if entry.name not in self.entries:
             return
-        found = self._due(entry, self.app.clock.now())
+        found = self._due(entry, self.app.clock.now(), LEAD)
         if found is None:
             self._wake.set()
             return

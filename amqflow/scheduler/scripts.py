@@ -147,6 +147,14 @@ return {redis.call('GET', KEYS[1]) or '0', string.format('%d', now), redis.call(
 """
 )
 
+#: KEYS: leases. ARGV: how many to leave out, most to tell. Answers overdue members and their ends.
+ENDED: Final = Script(
+    _TIME
+    + """
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', ARGV[1], ARGV[2])
+"""
+)
+
 #: KEYS: leases. ARGV: milliseconds of the new lease; then member and the end that was seen.
 TAKE: Final = Script(
     _TIME

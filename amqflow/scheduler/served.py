@@ -86,6 +86,10 @@ class ServedScheduleStore:
         found = await self._call("beat", owner, ttl)
         return Pulse(**{**found, "overdue": tuple(Lease(**one) for one in found["overdue"])})
 
+    async def overdue(self, skip: int) -> tuple[Lease, ...]:
+        """Return leases that have ended."""
+        return tuple(Lease(**one) for one in await self._call("overdue", skip))
+
     async def take(self, leases: Sequence[Lease], lease: int) -> list[bool]:
         """Take over leases that are overdue."""
         return list(await self._call("take", [asdict(one) for one in leases], lease))
@@ -169,6 +173,10 @@ async def _beat(store: MemoryScheduleStore, owner: str, ttl: int) -> Any:
     return asdict(await store.beat(owner, ttl))
 
 
+async def _overdue(store: MemoryScheduleStore, skip: int) -> Any:
+    return [asdict(one) for one in await store.overdue(skip)]
+
+
 async def _take(store: MemoryScheduleStore, leases: Any, lease: int) -> Any:
     return await store.take([Lease(**one) for one in leases], lease)
 
@@ -211,6 +219,7 @@ _ANSWERS: Final[Mapping[str, Callable[..., Awaitable[Any]]]] = {
     "claim": _claim,
     "mark": _mark,
     "beat": _beat,
+    "overdue": _overdue,
     "take": _take,
     "renew": _renew,
     "entries": _entries,

@@ -74,6 +74,10 @@ class ScheduleStore(Protocol):
         """Say that ``owner`` lives; return what a scheduler must know twice a second."""
         ...
 
+    async def overdue(self, skip: int) -> tuple[Lease, ...]:
+        """Return leases that have ended, the longest ended first, after so many of them."""
+        ...
+
     async def take(self, leases: Sequence[Lease], lease: int) -> list[bool]:
         """Take over leases that are still as overdue as they were when they were seen."""
         ...

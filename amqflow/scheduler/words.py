@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 #: A cursor further ahead of the clock than this was left behind by a clock that was wrong. Debian
 #: cron takes a change of three hours or more for a correction, too.
 CORRECTION: Final = 3 * 3600 * 1000
+
+#: Overdue leases told at one time.
+OVERDUE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Record:
 
     def data(self) -> dict[str, Any]:
         """Return it as JSON holds it, without what says nothing."""
-        known = {key: value for key, value in asdict(self).items() if value is not None}
+        known = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
         if self.count == 1:
             del known["count"]
         return known
@@ -139,5 +142,5 @@ class Pulse:
     now: int
     #: How many schedulers live.
     schedulers: int
-    #: Leases that have ended: their owners are dead, or cannot reach the broker.
+    #: The first of the leases that have ended: their owners are dead, or cannot reach the broker.
     overdue: tuple[Lease, ...] = ()

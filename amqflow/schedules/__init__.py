@@ -6,7 +6,7 @@ Celery's, and so are their arguments.
 
 from __future__ import annotations
 
-from amqflow.schedules.base import Schedule, slots_until, to_instant, to_ms
+from amqflow.schedules.base import Schedule, slots_after, slots_until, to_instant, to_ms
 from amqflow.schedules.clocked import clocked
 from amqflow.schedules.crontab import crontab
 from amqflow.schedules.form import from_form, to_form
@@ -19,6 +19,7 @@ __all__ = [
     "crontab",
     "from_form",
     "schedule",
+    "slots_after",
     "slots_until",
     "to_form",
     "to_instant",

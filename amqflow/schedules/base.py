@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from amqflow.errors import ScheduleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,14 +50,28 @@ def to_instant(milliseconds: int) -> float:
     return milliseconds / 1000
 
 
+def slots_after(schedule: Schedule, after: float, *, start: float = 0.0) -> Iterator[float]:
+    """Yield the slots after an instant, oldest first.
+
+    Raises:
+        ScheduleError: The schedule, one of the user's own making, does not go forward.
+    """
+    slot = schedule.next_after(after, start=start)
+    while slot is not None:
+        if not slot > after:
+            raise ScheduleError(
+                f"{type(schedule).__name__}.next_after({after!r}) answered {slot!r}, which is not "
+                "after it"
+            )
+        yield slot
+        after, slot = slot, schedule.next_after(slot, start=start)
+
+
 def slots_until(
     schedule: Schedule, after: float, until: float, *, start: float = 0.0
 ) -> Iterator[float]:
     """Yield the slots in ``(after, until]``, oldest first."""
-    slot = schedule.next_after(after, start=start)
-    while slot is not None and slot <= until:
-        yield slot
-        slot = schedule.next_after(slot, start=start)
+    return takewhile(lambda slot: slot <= until, slots_after(schedule, after, start=start))
 
 
 def latest_by_search(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -23,19 +24,17 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from amqflow.errors import ConfigurationError, StoreError, StoreUnavailable
-from amqflow.stores.resp import Answers
+from amqflow.errors import ConfigurationError, StoreConflict, StoreError, StoreUnavailable
+from amqflow.stores.connection import Connection
+from amqflow.stores.resp import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
-#: Connections at a time where the URL does not say ``max_connections=``.
-MAX_CONNECTIONS: Final = 64
-
-#: Bytes a subscriber takes at a time.
-READ: Final = 65_536
+#: Messages a subscriber may leave unread before nothing more is taken from the network.
+MOST_UNREAD: Final = 10_000
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -52,7 +51,10 @@ _HOLD: Final = (
     "NOREPLICAS",
     "BUSY",
     "UNKILLABLE",
+    "NOAUTH",
 )
+#: Somebody else's value stands under a key; a script's error has the word in its middle.
+_FOREIGN: Final = "WRONGTYPE"
 _HOLD_KINDS: Final = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
@@ -138,11 +140,6 @@ def translated(shown: str) -> Iterator[None]:
     except _HOLD_KINDS as exc:
         raise StoreUnavailable(f"Redis {shown} cannot be used now: {_said(exc)}") from exc
     except redis_errors.ResponseError as exc:
-        if isinstance(exc, redis_errors.NoScriptError):
-            raise
-        # An error inside a script is wrapped: "… script: f_1a2b…, on @user_script:9."
-        if any(f"{code} " in str(exc)[:80] for code in _HOLD):
-            raise StoreUnavailable(f"Redis {shown} cannot be used now: {_said(exc)}") from exc
         raise StoreError(f"Redis {shown} refused a command: {_said(exc)}") from exc
     except redis_errors.RedisError as exc:
         raise StoreError(f"Redis {shown}: {_said(exc)}") from exc
@@ -160,18 +157,37 @@ def _said(exc: BaseException) -> str:
 class Subscription:
     """One connection in subscribe mode: channels come and go, messages are read in order."""
 
-    def __init__(self, connection: AbstractConnection, shown: str, deadline: float) -> None:
-        """Own ``connection``, which is open.
+    def __init__(self, shown: str) -> None:
+        """Wait for a connection.
 
         Args:
-            connection: redis-py's; nobody else uses it.
             shown: The URL for errors.
-            deadline: Seconds a write may take.
         """
-        self._connection = connection
         self._shown = shown
-        self._deadline = deadline
-        self._answers = Answers()
+        self._connection: Connection | None = None
+        self._unread: deque[Any] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._lost: Exception | None = None
+
+    def attach(self, connection: Connection) -> None:
+        """Own a connection, which is open and hands what it gets to :meth:`pushed`."""
+        self._connection = connection
+
+    def pushed(self, answer: Any) -> None:
+        """Take a message."""
+        self._unread.append(answer)
+        if len(self._unread) == MOST_UNREAD and self._connection is not None:
+            self._connection.pause()
+        self._wake()
+
+    def lost(self, error: Exception) -> None:
+        """Take notice that the connection is gone."""
+        self._lost = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         """Ask for channels; each is acknowledged by a ``subscribe`` message."""
@@ -192,43 +208,36 @@ class Subscription:
             TimeoutError: Nothing came for ``timeout`` seconds; the connection is not closed.
             StoreUnavailable: The connection is gone.
         """
-        while (answer := self._next()) is None:
+        while not self._unread:
+            with translated(self._shown):
+                if self._lost is not None:
+                    raise self._lost
+            self._reader = asyncio.get_running_loop().create_future()
             async with asyncio.timeout(timeout):
-                data = await self._read_some()
-            self._answers.feed(data)
+                await self._reader
+        answer = self._unread.popleft()
+        if not self._unread and self._connection is not None:
+            self._connection.resume()
+        if isinstance(answer, Refusal):
+            raise StoreUnavailable(f"Redis {self._shown} refused a subscriber: {answer.text}")
         if not isinstance(answer, list) or len(answer) < 2:  # noqa: PLR2004 - [kind, channel, …]
             return b"", b"", answer
         return answer[0], answer[1], answer[2] if len(answer) > 2 else None  # noqa: PLR2004
 
-    def _next(self) -> Any:
-        try:
-            return self._answers.next()
-        except ValueError as exc:
-            raise StoreUnavailable(f"Redis {self._shown} refused a subscriber: {exc}") from exc
-
-    async def _read_some(self) -> bytes:
-        """Return what has come, past redis-py's parser, which holds nothing of it."""
-        reader = self._connection._reader  # noqa: SLF001 - the one way to its bytes
-        if reader is None:
-            raise StoreUnavailable(f"Redis {self._shown} cannot be used now: not connected")
-        with translated(self._shown):
-            data: bytes = await reader.read(READ)
-        if not data:
-            raise StoreUnavailable(f"Redis {self._shown} cannot be used now: connection closed")
-        return data
-
     async def close(self) -> None:
         """Close the connection; messages not read are lost."""
-        await self._connection.disconnect(nowait=True)
+        if self._connection is not None:
+            self._connection.close()
 
     async def _send(self, *command: str) -> None:
         with translated(self._shown):
-            async with _within(self._deadline):
-                await self._connection.send_command(*command, check_health=False)
+            if self._connection is None:
+                raise redis_errors.ConnectionError("not connected")
+            self._connection.write(command)
 
 
 class RedisClient:
-    """A pool of connections to one Redis, used from one event loop."""
+    """A connection to one Redis that all exchanges share, used from one event loop."""
 
     def __init__(self, url: str, *, deadline: float = 5.0) -> None:
         """Check the URL; nothing connects yet.
@@ -243,11 +252,14 @@ class RedisClient:
         self.shown = redact(url)
         self._options = _connection_options(url, deadline)
         self._deadline: float = self._options.pop("socket_timeout", deadline)
-        self._most: int = self._options.pop("max_connections", MAX_CONNECTIONS)
-        self._turns = asyncio.Semaphore(self._most)
-        self._pool = self._new_pool()
+        self._factory = self._new_factory()
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        #: Connections on which an exchange was cut short, while others still wait on them.
+        self._retired: set[Connection] = set()
 
-    def _new_pool(self) -> ConnectionPool:
+    def _new_factory(self) -> ConnectionPool:
+        """Return what makes redis-py's connections; as a pool it is not used."""
         pool = ConnectionPool(
             **{
                 **self._options,
@@ -256,12 +268,11 @@ class RedisClient:
                 "retry_on_timeout": False,
                 "decode_responses": False,
                 "protocol": 2,
-                "max_connections": self._most,
             }
         )
         try:
             # Options are looked at when a connection is made, connected or not. redis-py leaves
-            # this without annotations, as get_connection and connect below.
+            # this without annotations.
             pool.make_connection()  # type: ignore[no-untyped-call]
         except TypeError as exc:
             raise ConfigurationError(f"an option of {self.shown} is unknown: {exc}") from exc
@@ -274,35 +285,22 @@ class RedisClient:
             StoreUnavailable: Redis is away or cannot take writes now.
             StoreError: Redis refused the command.
         """
-        with translated(self.shown):
-            return await self._exchange(command)
+        (answer,) = await self._exchange((command,))
+        return self._accepted(answer)
 
     async def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Run commands in one round trip, without a transaction; raise the first error."""
-        with translated(self.shown):
-            async with self._connection() as connection:
-                await connection.send_packed_command(b"".join(map(_packed, commands)))
-                answers: list[Any] = []
-                for _ in commands:
-                    try:
-                        answers.append(await connection.read_response())
-                    except redis_errors.ResponseError as exc:
-                        answers.append(exc)
-                for answer in answers:
-                    if isinstance(answer, Exception):
-                        raise answer
-                return answers
+        return [self._accepted(answer) for answer in await self._exchange(commands)]
 
     async def run(
         self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int]
     ) -> Any:
         """Run a script by its name; a server that forgot it (restart, flush) gets the text."""
         rest = (len(keys), *keys, *arguments)
-        with translated(self.shown):
-            try:
-                return await self._exchange(("EVALSHA", script.sha, *rest))
-            except redis_errors.NoScriptError:
-                return await self._exchange(("EVAL", script.text, *rest))
+        (answer,) = await self._exchange((("EVALSHA", script.sha, *rest),))
+        if _forgotten(answer):
+            return await self.command("EVAL", script.text, *rest)
+        return self._accepted(answer)
 
     async def run_each(
         self,
@@ -319,62 +317,103 @@ class RedisClient:
         commands = [
             ("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls
         ]
-        try:
-            return await self.pipeline(commands)
-        except redis_errors.NoScriptError:
-            return (await self.pipeline([("SCRIPT", "LOAD", script.text), *commands]))[1:]
+        answers = await self._exchange(commands)
+        if any(map(_forgotten, answers)):
+            _, *answers = await self._exchange([("SCRIPT", "LOAD", script.text), *commands])
+        return [self._accepted(answer) for answer in answers]
 
     async def subscription(self) -> Subscription:
         """Open a connection of its own for pub/sub; whoever asks closes it."""
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        subscription = Subscription(self.shown)
         with translated(self.shown):
-            try:
-                async with _within(self._deadline):
-                    await connection.connect()  # type: ignore[no-untyped-call]
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-        return Subscription(connection, self.shown, self._deadline)
+            async with _within(self._deadline):
+                connection = await self._opened(subscription.pushed, subscription.lost)
+        subscription.attach(connection)
+        return subscription
 
     async def close(self) -> None:
         """Close every connection; the next command connects again."""
-        pool, self._pool = self._pool, self._new_pool()
-        await pool.aclose()
+        connection, self._connection = self._connection, None
+        retired, self._retired = self._retired, set()
+        for one in (connection, *retired):
+            if one is not None:
+                one.close()
 
-    async def _exchange(self, command: Sequence[Any]) -> Any:
-        async with self._connection() as connection:
-            await connection.send_packed_command(_packed(command))
-            return await connection.read_response()
+    def _accepted(self, answer: Any) -> Any:
+        """Return an answer, or raise what it says.
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AbstractConnection]:
-        """Lend a connection; one whose exchange was cut short is closed, never reused.
-
-        Not redis-py's ``execute_command``: its retry and metrics wrappers cost more than the
-        exchange itself.
+        Raises:
+            StoreUnavailable: It ends by itself or by an operator's hand.
+            StoreConflict: Somebody else's value stands under a key of ours.
+            StoreError: The command or the data are at fault.
         """
-        pool = self._pool
-        # The pool refuses where it is used up; here whoever comes waits for a turn.
-        async with _within(self._deadline), self._turns:
-            connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        if not isinstance(answer, Refusal):
+            return answer
+        # An error inside a script is wrapped: "… script: f_1a2b…, on @user_script:9."
+        if any(f"{code} " in answer.text[:80] for code in _HOLD):
+            raise StoreUnavailable(f"Redis {self.shown} cannot be used now: {answer.text}")
+        if _FOREIGN in answer.text:
+            raise StoreConflict(
+                f"Redis {self.shown} keeps something else under a key of amqflow's: {answer.text}"
+            )
+        raise StoreError(f"Redis {self.shown} refused a command: {answer.text}")
+
+    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Write commands and return their answers; they may be refusals.
+
+        A connection on which an exchange was cut short gets no further one: what holds up its
+        answer would hold up theirs.
+        """
+        if not commands:
+            return []
+        connection = self._connection
+        if connection is None or not connection.usable:
+            connection = await self._connected()
+        with translated(self.shown):
+            answered = connection.ask(commands)
+            timer = asyncio.get_running_loop().call_later(
+                self._deadline, _late, answered, self._deadline
+            )
             try:
-                yield connection
-            except redis_errors.ResponseError:
-                raise
+                return await answered
             except BaseException:
-                await connection.disconnect(nowait=True)
+                self._retire(connection)
                 raise
             finally:
-                await pool.release(connection)
+                timer.cancel()
+
+    def _retire(self, connection: Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+        connection.retire()
+        self._retired = {one for one in (*self._retired, connection) if one.usable}
+
+    async def _connected(self) -> Connection:
+        """Return the connection that all exchanges share, opened where there is none."""
+        with translated(self.shown):
+            async with _within(self._deadline), self._connecting:
+                if self._connection is None or not self._connection.usable:
+                    self._connection = await self._opened()
+                return self._connection
+
+    async def _opened(
+        self,
+        on_push: Callable[[Any], None] | None = None,
+        on_lost: Callable[[Exception], None] | None = None,
+    ) -> Connection:
+        """Open a connection; raises redis-py's errors."""
+        # redis-py leaves this without annotations.
+        inner: AbstractConnection = self._factory.make_connection()  # type: ignore[no-untyped-call]
+        connection = Connection(inner, on_push=on_push, on_lost=on_lost)
+        await connection.open()
+        return connection
 
 
-def _packed(command: Sequence[str | bytes | int]) -> bytes:
-    """Write a command as RESP; redis-py's own writer takes three times as long per argument."""
-    parts = [b"*%d\r\n" % len(command)]
-    for part in command:
-        if isinstance(part, str):
-            data = part.encode()
-        else:
-            data = part if isinstance(part, bytes) else b"%d" % part
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+def _late(answered: asyncio.Future[list[Any]], deadline: float) -> None:
+    if not answered.done():
+        answered.set_exception(redis_errors.TimeoutError(f"no answer within {deadline:g} s"))
+
+
+def _forgotten(answer: Any) -> bool:
+    """Whether a server does not know a script by its name."""
+    return isinstance(answer, Refusal) and answer.text.startswith("NOSCRIPT ")

@@ -1,4 +1,4 @@
-"""Redis's pub/sub answers, parsed: RESP2 as far as a connection in subscribe mode speaks it.
+"""Redis's answers, parsed: RESP2, which every Redis speaks.
 
 https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
@@ -8,69 +8,112 @@ from __future__ import annotations
 from typing import Any, Final
 
 _END: Final = b"\r\n"
-#: What says that an answer is not there in full.
-_PART: Final = object()
+#: What :meth:`Answers.next` gives where no answer is complete.
+NOTHING: Final = object()
+
+_TEXT: Final = ord("$")
+_LIST: Final = ord("*")
+_NUMBER: Final = ord(":")
+_LINE: Final = ord("+")
+_ERROR: Final = ord("-")
+
+
+class Refusal:
+    """An answer that says no."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        """Hold what the server says, its code first: ``WRONGTYPE Operation against …``."""
+        self.text = text
 
 
 class Answers:
     """Takes bytes as they come and gives answers as they are complete.
 
-    redis-py's parser takes six awaits for one message; a caller that waits for a result pays them
-    for every acknowledgement and every message.
+    redis-py's parser takes six awaits for one message; every wait for a result, claim and outcome
+    pays them. What has been read of a long answer is not read again when more of it comes.
     """
 
-    __slots__ = ("_at", "_data")
+    __slots__ = ("_at", "_data", "_open", "_wanted")
 
     def __init__(self) -> None:
         """Hold nothing yet."""
-        self._data = b""
+        self._data = bytearray()
         self._at = 0
+        #: How much must be there before looking again is of use.
+        self._wanted = 1
+        #: Lists that are begun, each with how many values it still lacks, the innermost last.
+        self._open: list[tuple[list[Any], int]] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left of what came."""
+        return self._at >= len(self._data) and not self._open
 
     def feed(self, data: bytes) -> None:
         """Take what came."""
-        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
-        self._at = 0
+        if self._at:
+            del self._data[: self._at]
+            self._wanted -= self._at
+            self._at = 0
+        self._data += data
 
     def next(self) -> Any:
-        """Return the next answer, None where none is complete; a null inside one is None too.
+        """Return the next answer, NOTHING where none is complete; a null is None.
 
         Raises:
             ValueError: These are no answers of Redis.
         """
-        if self._at >= len(self._data):
-            return None
-        value, after = self._parsed(self._at)
-        if value is _PART:
-            return None
-        self._at = after
-        return value
+        while len(self._data) >= self._wanted:
+            value = self._value()
+            if value is NOTHING:
+                break
+            while self._open:
+                values, lacking = self._open.pop()
+                values.append(value)
+                if lacking > 1:
+                    self._open.append((values, lacking - 1))
+                    break
+                value = values
+            else:
+                return value
+        return NOTHING
 
-    def _parsed(self, at: int) -> tuple[Any, int]:
-        """Return the answer that starts at a place, and where it ends; _PART where it does not."""
-        end = self._data.find(_END, at)
-        if end < 0:
-            return _PART, at
-        kind, head, after = self._data[at : at + 1], self._data[at + 1 : end], end + 2
-        if kind == b"$":
-            return self._text(int(head), after)
-        if kind == b"*":
-            return self._list(int(head), after)
-        if kind not in {b":", b"+"}:
-            raise ValueError(f"{kind + head!r:.200}")
-        return int(head) if kind == b":" else head, after
+    def _value(self) -> Any:
+        """Read one value and step behind it; of a list that is not empty, its head only."""
+        data, at = self._data, self._at
+        while True:
+            end = data.find(_END, at)
+            if end < 0:
+                self._at, self._wanted = at, len(data) + 1
+                return NOTHING
+            kind, head, after = data[at], data[at + 1 : end], end + 2
+            if kind == _LIST and (size := int(head)) > 0:
+                self._open.append(([], size))
+                at = after
+                continue
+            if kind == _TEXT and (size := int(head)) >= 0:
+                if len(data) < after + size + 2:
+                    self._at, self._wanted = at, after + size + 2
+                    return NOTHING
+                self._at = after + size + 2
+                self._wanted = self._at + 1
+                return bytes(data[after : after + size])
+            self._at, self._wanted = after, after + 1
+            return _short(kind, head)
 
-    def _text(self, size: int, at: int) -> tuple[Any, int]:
-        if size < 0:
-            return None, at
-        if len(self._data) < at + size + 2:
-            return _PART, at
-        return self._data[at : at + size], at + size + 2
 
-    def _list(self, size: int, at: int) -> tuple[Any, int]:
-        values = []
-        for _ in range(size):
-            value, at = self._parsed(at)
-            if value is _PART:
-                return _PART, at
-            values.append(value)
-        return values, at
+def _short(kind: int, head: bytearray) -> Any:
+    """Return a value that is over with its first line."""
+    if kind == _NUMBER:
+        return int(head)
+    if kind == _LINE:
+        return bytes(head)
+    if kind == _ERROR:
+        return Refusal(head.decode(errors="replace"))
+    if kind == _TEXT:
+        return None
+    if kind == _LIST:
+        return None if int(head) < 0 else []
+    raise ValueError(f"{bytes([kind]) + head!r:.200}")

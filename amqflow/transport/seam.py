@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from amqflow.abc import Gate
     from amqflow.protocol import Envelope
 
 #: Seconds a declare, bind or other question to the broker may take.
@@ -137,17 +138,18 @@ class Consumer(Protocol):
         """Wait until subscribed; raises BrokerUnavailable with the problem after ``timeout``."""
         ...
 
-    def note(self, envelope: Envelope, exchange: str, routing_key: str) -> bool:
-        """Publish on the consumer's own channel, in one write before the acks of this loop turn.
+    async def commit(
+        self, deliveries: Iterable[Delivery], envelope: Envelope, exchange: str, routing_key: str
+    ) -> None:
+        """Ack deliveries and publish a message, as one step of the broker's (AMQP's ``tx``).
 
-        It is not confirmed, and dropped where nothing is bound. Where this process dies the
-        broker has the note and the acks, or neither. The broker reads it first: an exchange that
-        does not exist closes the channel, and none of those acks is done.
-
-        Returns:
-            False where the channel is lost: neither is sent.
+        For consumers that are ``transactional``; one commit at a time. The publish is dropped where
+        nothing is bound; an exchange that does not exist closes the channel, and nothing is acked.
 
         Raises:
+            ChannelLost: the channel was lost: before the step, or after it.
+            BrokerUnavailable: no answer within CALL_TIMEOUT; likewise.
+            NotFound: as ChannelLost, and the broker said that there is no such exchange.
             EncodeError, MessageTooLarge: as for ``publish``.
         """
         ...
@@ -302,6 +304,7 @@ class Transport(Admin, Protocol):
         *,
         timeout: float,
         retry: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         """Publish persistent, mandatory and confirmed; returns after the broker's confirm.
 
@@ -310,13 +313,14 @@ class Transport(Admin, Protocol):
                 without one are in flight one at a time: a return names its message by id only.
             exchange: checked once before its first use.
             routing_key: at most 255 bytes.
-            timeout: seconds until PublishTimeout.
+            timeout: seconds until PublishTimeout, from when the gate opens.
             retry: publish again, same id, where the connection was lost before the confirm, and
                 for up to NACK_PATIENCE seconds where the broker refused the message: a quorum
                 queue without a leader refuses for the second or two of an election. A queue
                 that is full (``reject-publish``) refuses the same way, so its PublishNacked
                 comes later and says how often; where several queues are bound, those that took
                 the message get it again with each try. ``False``: the first answer is raised.
+            gate: the message is made ready now and sent when the gate opens.
 
         Raises:
             Unroutable: no queue took it.
@@ -341,6 +345,7 @@ class Transport(Admin, Protocol):
         *,
         prefetch: int,
         exclusive: bool = False,
+        transactional: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> Consumer:
         """Subscribe to a queue, in the background and for ever.
@@ -352,6 +357,7 @@ class Transport(Admin, Protocol):
                 without them.
             prefetch: how many unsettled deliveries the broker hands out; 0: no bound.
             exclusive: be the only consumer; tried again while there is another.
+            transactional: acks are done by :meth:`Consumer.commit` only.
             arguments: of the subscription (``x-priority``, ``x-stream-offset`` …).
 
         Raises:

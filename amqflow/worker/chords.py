@@ -7,11 +7,20 @@ is acked when everything it told is stored and everything that follows from it i
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from amqflow.abc import DeadReason
 from amqflow.backoff import Backoff
-from amqflow.errors import AmqflowError, BrokerError, EncodeError, StoreError, Undecodable
+from amqflow.errors import (
+    AmqflowError,
+    BrokerError,
+    EncodeError,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+    Undecodable,
+)
 from amqflow.logs import get_logger
 from amqflow.worker.completions import Several
 from amqflow.worker.settlement import Settlement
@@ -121,7 +130,16 @@ class ChordCoordinator:
         store = self._launcher.store()
         batch = [Counting(chord, endings) for chord, endings in told.items()]
         held = Several([delivery for delivery, _ in fresh])
-        counted = await self._insist(held, lambda: store.count(batch))
+        alone = len(fresh) == 1
+        try:
+            counted = await self._insist(held, lambda: store.count(batch), refused=alone)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing may stay unacked
+            if alone:
+                self._broken(fresh[0][0], error)
+            else:  # one of them is the cause: each on its own, so that it holds up no other
+                for one in fresh:
+                    self._settler.start(self._count_batch([one]))
+            return
         if counted is None:
             return
         for (chord, deliveries), answer in zip(by_chord.items(), counted, strict=True):
@@ -142,8 +160,24 @@ class ChordCoordinator:
 
     # -- ending a chord ------------------------------------------------------------------------
 
+    def _broken(self, delivery: Delivery, error: Exception) -> None:
+        """Park what breaks our own code, or meets somebody else's key: it would break it again.
+
+        The watch looks at its chord when its time has come.
+        """
+        trace = None if isinstance(error, StoreConflict) else error
+        log.error("a chord could not be counted", error=str(error), exc_info=trace)
+        text = f"the chord could not be counted: {error!r}"
+        self._settler.park(delivery, self._lane, DeadReason.WORKFLOW, text)
+
     async def _end(self, chord: str, answer: Counted, deliveries: list[Delivery]) -> None:
-        if await self._ended(chord, answer, Several(deliveries)):
+        try:
+            ended = await self._ended(chord, answer, Several(deliveries))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing may stay unacked
+            for delivery in deliveries:
+                self._broken(delivery, error)
+            return
+        if ended:
             _ack(deliveries)
 
     async def _ended(self, chord: str, answer: Counted, held: Held) -> bool:
@@ -217,14 +251,24 @@ class ChordCoordinator:
         self._settler.start(self._watch(delivery, watch))
 
     async def _watch(self, delivery: Delivery, watch: Watch) -> None:
+        try:
+            await self._watched(delivery, watch)
+        except StoreConflict as error:
+            self._broken(delivery, error)
+
+    async def _watched(self, delivery: Delivery, watch: Watch) -> None:
         store = self._launcher.store()
         known = await self._insist(delivery, lambda: store.load(watch.chord, endings=True))
         if not delivery.live:
             return
         if known is None:
-            done = await self._lost(delivery, watch)
-        elif known.state is not State.OPEN or known.epoch < watch.epoch:
+            done = watch.ended or await self._lost(delivery, watch)
+        elif known.state is State.FIRED or known.epoch < watch.epoch:
             done = True
+        elif known.state is State.FAILED:
+            # A replay may open it again, and would find nobody who watches it. The record is not
+            # prolonged: it goes when its time has come, and so does the watch.
+            done = await self._again(delivery, replace(watch, ended=True))
         else:
             done = await self._look(delivery, watch, known, store)
         if done:
@@ -295,8 +339,17 @@ class ChordCoordinator:
         return endings
 
     async def _rearm(self, delivery: Delivery, watch: Watch, store: ChordStore) -> bool:
-        async def again() -> bool:
+        async def prolong() -> bool:
             await store.prolong([watch.chord])
+            return True
+
+        prolonged = await self._insist(delivery, prolong)
+        return bool(prolonged) and await self._again(delivery, replace(watch, ended=False))
+
+    async def _again(self, delivery: Delivery, watch: Watch) -> bool:
+        """Send the watch round once more."""
+
+        async def again() -> bool:
             await self._launcher.watch(watch)
             return True
 
@@ -304,13 +357,28 @@ class ChordCoordinator:
 
     # -- holding -------------------------------------------------------------------------------
 
-    async def _insist(self, held: Held, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """Ask store or broker until they answer; None once the broker has taken back what asks."""
+    async def _insist(
+        self, held: Held, ask: Callable[[], Awaitable[T]], *, refused: bool = True
+    ) -> T | None:
+        """Ask store or broker until they answer; None once the broker has taken back what asks.
+
+        Args:
+            held: What asks.
+            ask: Asks once.
+            refused: Whether to ask again where the store is there and refuses, too.
+
+        Raises:
+            StoreConflict: A key holds what is not ours; nothing but an operator ends that.
+        """
         backoff = Backoff(first=0.1, most=STORE_RETRY)
         while held.live:
             try:
                 return await ask()
+            except StoreConflict:
+                raise
             except (StoreError, BrokerError) as error:
+                if not refused and not isinstance(error, StoreUnavailable | BrokerError):
+                    raise
                 log.warning("holding completions", error=str(error))
                 await asyncio.sleep(backoff.next())
         return None

@@ -21,7 +21,7 @@ from amqflow.abc import (
     Verdict,
 )
 from amqflow.backoff import Backoff
-from amqflow.errors import AmqflowError, StoreError, Undecodable
+from amqflow.errors import AmqflowError, StoreConflict, StoreError, Undecodable
 from amqflow.logs import get_logger
 from amqflow.protocol import DeadLetter, decode
 from amqflow.worker.settle import STORE_RETRY
@@ -124,6 +124,9 @@ class Drops:
                 if claim.verdict is Verdict.RUN:
                     (answer,) = await store.finish([Finish(outcome, claim.fence)])
                     return None if answer.refused else answer.stored
+            except StoreConflict as error:
+                log.error("an outcome cannot be stored", task_id=message.id, error=str(error))  # noqa: TRY400 - it says all
+                return outcome
             except StoreError as error:
                 log.warning("the result store is away, holding", error=str(error))
                 await asyncio.sleep(backoff.next())

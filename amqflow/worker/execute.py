@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from amqflow.worker.hooks import Around
     from amqflow.worker.job import Job
+    from amqflow.worker.lanes import Lane
     from amqflow.worker.pools import Ended, Pools
 
 log = get_logger("amqflow.worker")
@@ -58,6 +59,10 @@ class Executor:
         self._running: set[Job] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        #: Since the last :meth:`lap`: jobs that ended, seconds of slots that were taken.
+        self._ended_count = 0
+        self._taken = 0.0
+        self._counted_at = self._loop.time()
         self._pools = make_pools(
             Hooks(
                 ended=self._ended,
@@ -97,6 +102,23 @@ class Executor:
         """How many jobs wait for a slot."""
         return len(self._ready)
 
+    def lap(self) -> tuple[int, float]:
+        """Return how many jobs ended since the last call, and the seconds slots were taken."""
+        self._count()
+        ended, taken = self._ended_count, self._taken
+        self._ended_count, self._taken = 0, 0.0
+        return ended, taken
+
+    def _count(self) -> None:
+        """Count up to now, before the number of free slots changes."""
+        now = self._loop.time()
+        self._taken += self.running * (now - self._counted_at)
+        self._counted_at = now
+
+    def surplus(self, lane: Lane, keep: int) -> list[Job]:
+        """Take out what waits of a lane beyond the first ``keep`` jobs, but those with a lease."""
+        return self._ready.beyond(lane, keep)
+
     def describe(self) -> dict[str, Any]:
         """Return what there is to know, for the status page."""
         described: dict[str, Any] = {
@@ -115,6 +137,7 @@ class Executor:
 
     def pump(self) -> None:
         """Start waiting jobs while slots are free, highest priority first."""
+        self._count()
         while self._open and self._free > 0 and (job := self._ready.pop()) is not None:
             if job.abandoned:
                 self._on_dropped(job)
@@ -166,6 +189,8 @@ class Executor:
     def _ended(self, ended: list[Ended], freed: int) -> None:
         for job, _, _ in ended:
             self._running.discard(job)
+        self._count()
+        self._ended_count += len(ended)
         self._free += freed
         # A slot that is free works on while its last job is settled.
         self.pump()

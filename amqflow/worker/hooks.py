@@ -48,7 +48,7 @@ class Around:
             error = raised
             raise
         finally:
-            self._after(job, result, error)
+            self._after(job, result, job.cut or error)
         return result
 
     async def acall(self, job: Job, work: Callable[[], Coroutine[Any, Any, object]]) -> object:
@@ -62,7 +62,7 @@ class Around:
             error = raised
             raise
         finally:
-            self._after(job, result, error)
+            self._after(job, result, job.cut or error)
         return result
 
     def _before(self, job: Job) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from amqflow import signals
 from amqflow.abc import FAILURE, REVOKED, Attempt, DeadReason, ExceptionInfo, Outcome, Verdict
 from amqflow.backoff import Backoff
-from amqflow.errors import InvalidArguments, StoreUnavailable, Undecodable
+from amqflow.errors import InvalidArguments, StoreConflict, StoreUnavailable, Undecodable
 from amqflow.logs import get_logger
 from amqflow.protocol import decode
 from amqflow.protocol import headers as h
@@ -329,8 +329,16 @@ class Intake:
             text = f"the store cannot claim it: {error!r}"
             self._settler.park(jobs[0].delivery, jobs[0].lane, DeadReason.UNDECODABLE, text)
             return False
+        if isinstance(error, StoreConflict):
+            text = f"the store cannot claim it: {error}"
+            self._settler.park(jobs[0].delivery, jobs[0].lane, DeadReason.FAILED, text)
+            return False
         # Nothing runs that could not be fenced, nothing is acked or given back.
-        log.warning("the result store is away, holding tasks", error=str(error), held=len(jobs))
+        if isinstance(error, StoreUnavailable):
+            said = "the result store is away, holding tasks"
+        else:
+            said = "the result store refuses what is asked of it: mend that; holding tasks"
+        log.warning(said, error=str(error), held=len(jobs))
         return True
 
     def _claimed(self, job: Job, claim: Claim) -> None:

@@ -30,6 +30,7 @@ class Job:
         "announced",
         "args",
         "attempt",
+        "cut",
         "delivery",
         "fence",
         "keeps_result",
@@ -77,6 +78,8 @@ class Job:
         self.acks_early = False
         #: Acked so.
         self.acked = False
+        #: Why its pool ends it; that is its end, whatever the task makes of it.
+        self.cut: BaseException | None = None
         self.soft_time_limit: float | None = None
         self.time_limit: float | None = None
 

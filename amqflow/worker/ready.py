@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from amqflow.worker.job import Job
+    from amqflow.worker.lanes import Lane
 
 
 class ReadyHeap:
@@ -57,6 +58,22 @@ class ReadyHeap:
                 self._heap = [entry for entry in self._heap if entry[2] not in gone]
                 heapify(self._heap)
             return out
+
+    def beyond(self, lane: Lane, keep: int) -> list[Job]:
+        """Take out what waits of a lane after its first ``keep`` jobs.
+
+        Not what is claimed to run once: whoever gets it next would wait for our lease.
+        """
+        with self._lock:
+            waiting = sorted(
+                (entry for entry in self._heap if entry[2].lane is lane), key=lambda one: one[:2]
+            )
+            gone = [
+                entry[2]
+                for entry in waiting[keep:]
+                if entry[2].attempt is None or not entry[2].attempt.once
+            ]
+        return self.take_out(set(gone).__contains__) if gone else []
 
     def drain(self) -> list[Job]:
         """Take all, first to last."""

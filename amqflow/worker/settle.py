@@ -25,6 +25,7 @@ from amqflow.errors import (
     EncodeError,
     NotFound,
     PublishTimeout,
+    StoreConflict,
     StoreError,
     StoreUnavailable,
     Undecodable,
@@ -33,6 +34,7 @@ from amqflow.errors import (
 from amqflow.logs import get_logger
 from amqflow.producer import Outgoing
 from amqflow.protocol import headers as h
+from amqflow.results.exceptions import describe
 from amqflow.topology.names import UNDELIVERED
 from amqflow.transport import Delivery
 from amqflow.worker.away import away_message
@@ -113,6 +115,11 @@ class Settler:
     def busy(self) -> int:
         """How many settlements are under way."""
         return len(self._work) + len(self._finishing)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a message can be sent nowhere, so that its lane is paused."""
+        return any(self._holding.values())
 
     # -- ways in ---------------------------------------------------------------------------
 
@@ -205,8 +212,19 @@ class Settler:
                 for job in jobs:
                     await self._finish([job])
             return
+        except StoreConflict as error:
+            if len(jobs) == 1:
+                self._no_room(jobs[0], error)
+            else:  # the key of one of them is somebody else's: each on its own
+                for job in jobs:
+                    await self._finish([job])
         except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes must not be stranded
-            log.warning("the result store is away", error=repr(error), settlements=len(jobs))
+            said = (
+                "the result store is away"
+                if isinstance(error, StoreUnavailable)
+                else "the result store refuses what is asked of it: mend that"
+            )
+            log.warning(said, error=repr(error), settlements=len(jobs))
             await asyncio.gather(*(self._hand_over(job) for job in jobs))
         else:
             self._answered(jobs, finished)
@@ -232,6 +250,19 @@ class Settler:
             self.delay(job.delivery, job.lane, CONTESTED_DELAY)
         else:
             job.delivery.ack()
+
+    def _no_room(self, job: Job, error: StoreConflict) -> None:
+        """Park a task that has ended and whose outcome can never be stored."""
+        outcome = job.outcome
+        self._on_dropped(job)
+        if outcome is None or job.acked:
+            log.error("an outcome cannot be stored", task_id=job.message.id, error=str(error))
+            return
+        text = f"it ended as {outcome.state}, which cannot be stored: {error}"
+        failed = replace(
+            outcome, state=FAILURE, result=None, exception=describe(error), reason=text
+        )
+        self.reject(job, failed, DeadReason.FAILED, text)
 
     async def _unencodable(self, job: Job, error: EncodeError) -> None:
         text = f"the result cannot be written: {error}"
@@ -276,6 +307,8 @@ class Settler:
                 await asyncio.sleep(backoff.next())
                 try:
                     self._answered([job], await store.finish([_finish_of(job)]))
+                except StoreConflict as error:
+                    self._no_room(job, error)
                 except StoreError:
                     continue
                 return
@@ -321,6 +354,9 @@ class Settler:
         try:
             settlement = self._desk.settlement(outcome, message, received, job.lane)
         except (AmqflowError, TypeError, ValueError) as error:
+            if outcome.state == RETRY:
+                self._cannot_go_on(job, outcome, error)
+                return
             # A foreign message whose next step or link is no signature: nothing can follow it.
             self._cannot_follow(job, outcome, f"what follows the task cannot be sent: {error}")
             return
@@ -346,6 +382,23 @@ class Settler:
 
         self._box.add(completion, delivery, job.lane).add_done_callback(confirmed)
         return True
+
+    def _cannot_go_on(self, job: Job, outcome: Outcome, error: Exception) -> None:
+        """End a task whose next attempt, or what was to take its place, cannot be sent."""
+        text = f"the next attempt cannot be sent: {error}"
+        job.outcome = replace(
+            outcome,
+            state=FAILURE,
+            attempt=outcome.attempt + 1,  # of this one it stands that it was to be tried again
+            exception=ExceptionInfo(type(error).__name__, type(error).__module__, (text,), text),
+            replaced_by=None,
+            retry_at=None,
+            park=DeadReason.FAILED,
+            reason=text,
+            date_done=self._desk.now(),
+        )
+        job.announced = False
+        self.settle(job)
 
     def _cannot_follow(self, job: Job, outcome: Outcome, text: str) -> None:
         """Park the message, and end what waited for its followers."""
@@ -400,6 +453,12 @@ class Settler:
         while held.live:
             try:
                 await self._launcher.prepare(launch)
+            except StoreConflict as error:
+                # Of ends that wait for this one; a chord without its record must not begin.
+                log.error("what follows a task cannot be stored", error=str(error))  # noqa: TRY400 - it says all
+                if not launch.records:
+                    return True
+                await asyncio.sleep(backoff.next())
             except (StoreError, BrokerError) as error:
                 log.warning("holding what follows a task", error=str(error))
                 await asyncio.sleep(backoff.next())
@@ -517,6 +576,10 @@ class Settler:
         while delivery.live and self._store is not None:
             try:
                 (answer,) = await self._store.finish([finish])
+            except StoreConflict as error:
+                text = f"the outcome cannot be stored: {error}"
+                self.park(delivery, lane, DeadReason.WORKFLOW, text)
+                return
             except StoreError as error:
                 log.warning("the result store is still away", error=str(error))
                 with contextlib.suppress(TimeoutError):

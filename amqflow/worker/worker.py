@@ -51,6 +51,7 @@ from amqflow.worker.limits import check_limits, longer_than, unlimited
 from amqflow.worker.pools import checked_pool, make_pools
 from amqflow.worker.settle import Settler
 from amqflow.worker.settlement import Desk
+from amqflow.worker.window import Window, extras
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -143,6 +144,7 @@ class Worker:
         self._executor: Executor
         self._settler: Settler
         self._intake: Intake
+        self._window: Window
         self.ready = asyncio.Event()
         #: Whether messages may be in its hands: from the first subscription on.
         self.consuming = False
@@ -425,8 +427,17 @@ class Worker:
         for queue, prefetch in shares(self.concurrency * multiplier, weights, caps).items():
             lane = self._lane(topology.queues_by_name.get(queue), queue, prefetch)
             self._lanes[queue] = lane
-            self._consume(lane)
-            self._consume(replace(lane, source=lane.suspect_queue, prefetch=1, suspect=True))
+            self._consumers.append((lane, self._consume(lane, lane.prefetch)))
+            suspects = replace(lane, source=lane.suspect_queue, prefetch=1, suspect=True)
+            self._consumers.append((suspects, self._consume(suspects, 1)))
+        self._window = Window(
+            extras([*self._lanes.values()], topology.queues_by_name, multiplier=multiplier),
+            slots=self._executor,
+            subscribe=self._consume,
+            give_back=self._give_back,
+            stuck=lambda: self._settler.stuck,
+        )
+        self._spawn(self._window.run())
         own = self._own_lane(self._names.completions, COMPLETIONS_PREFETCH)
         forward = self._own_lane(self._names.forward, FORWARD_PREFETCH)
         dropped = self._own_lane(self._names.dropped, FORWARD_PREFETCH)
@@ -485,7 +496,8 @@ class Worker:
         found = self._lanes.get(queue)
         return found or self._lane(self._declared.get(queue), queue, 1)
 
-    def _consume(self, lane: Lane) -> None:
+    def _consume(self, lane: Lane, prefetch: int) -> Consumer:
+        """Subscribe to a lane's source."""
         receive = self._intake.receive
 
         def on_delivery(delivery: Delivery) -> None:
@@ -496,8 +508,12 @@ class Worker:
 
         transport = self.app.runtime().transport
         handler = self._fetcher.before(on_delivery, on_fetched)
-        consumer = transport.consume(lane.source, handler, prefetch=lane.prefetch)
-        self._consumers.append((lane, consumer))
+        return transport.consume(lane.source, handler, prefetch=prefetch)
+
+    def _give_back(self, job: Job) -> None:
+        """Send a job that has not begun back to its queue."""
+        self._release(job)
+        self._settler.hand_back(job.delivery, job.lane)
 
     def _lacks_queues(self) -> bool:
         """Whether a queue of ours is not consumed now."""
@@ -541,21 +557,18 @@ class Worker:
         self._executor.halt()
         signals.worker_shutting_down.send(sender=self, sig="SIGTERM", how="Warm", exitcode=0)
         log.info("stopping", running=self._executor.running, waiting=self._executor.waiting)
-        await asyncio.gather(
-            *(consumer.pause() for _, consumer in self._consumers), return_exceptions=True
-        )
+        self._window.stop()
+        consumers = [consumer for _, consumer in self._consumers] + [*self._window.consumers]
+        await asyncio.gather(*(each.pause() for each in consumers), return_exceptions=True)
         await self._fetcher.stop()
         await self._intake.stop()
         # Only now: what is given back while a queue is consumed comes straight here again.
         for job in self._executor.drain():
-            self._release(job)
-            self._settler.hand_back(job.delivery, job.lane)
+            self._give_back(job)
         await self._wait_for_running()
         if not await self._settled_all():
             log.warning("settlements left behind; their messages are delivered again")
-        await asyncio.gather(
-            *(consumer.close() for _, consumer in self._consumers), return_exceptions=True
-        )
+        await asyncio.gather(*(each.close() for each in consumers), return_exceptions=True)
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

@@ -73,6 +73,7 @@ async def add_member(
         member=replace(member, index=index),
         once=True,
         epoch=request.epoch,
+        heritage=unfolder.inherits.from_request(request),
     )
     await launcher.send([unfolder.unfold(frozen, place)])
     return handle_of(frozen, reader)

@@ -7,6 +7,7 @@ so that the second copy does not run (design 5.4).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import FAILURE, REVOKED, SUCCESS, DeadReason, ExceptionInfo
@@ -55,8 +56,15 @@ def membership(message: TaskMessage) -> Membership | None:
     return Membership.of(message.extra.get(h.CHORD))
 
 
-def place_after(message: TaskMessage, later: Sequence[Step] = ()) -> Place:
+def place_after(message: TaskMessage, unfolder: Unfolder, later: Sequence[Step] = ()) -> Place:
     """Return the place of what follows a task in its chain."""
+    heritage = unfolder.inherits.heritage(
+        message.extra,
+        traceparent=message.traceparent,
+        tracestate=message.tracestate,
+        expires=message.expires,
+        priority=message.priority,
+    )
     return Place(
         root_id=message.root_id or message.id,
         parent_id=message.id,
@@ -65,15 +73,16 @@ def place_after(message: TaskMessage, later: Sequence[Step] = ()) -> Place:
         once=True,
         epoch=message.epoch,
         priority=message.priority,
+        heritage=heritage,
     )
 
 
 def _succeeded(message: TaskMessage, outcome: Outcome, unfolder: Unfolder) -> Launch:
-    place = place_after(message)
+    place = place_after(message, unfolder)
     launch = Launch()
     if message.chain:
         step, *later = steps_after(message)
-        launch = unfolder.unfold(step, place_after(message, later), (outcome.result,))
+        launch = unfolder.unfold(step, replace(place, later=tuple(later)), (outcome.result,))
     elif place.member is not None:
         ending = Ending.of(place.member.index, outcome, message.task)
         launch.completions.append(Completion(place.member, ending))
@@ -123,7 +132,7 @@ def steps_after(message: TaskMessage) -> list[Step]:
 
 def _failed(message: TaskMessage, outcome: Outcome, unfolder: Unfolder, now: float) -> Launch:
     launch = Launch()
-    place = place_after(message)
+    place = place_after(message, unfolder)
     cause = Failure.of(outcome, message.task)
     if message.chain:
         launch.outcomes += [
@@ -168,6 +177,7 @@ def call_errbacks(
         "exc_args": list(error.args),
     }
     before = len(launch.calls)
+    place = replace(place, heritage=place.heritage.without_deadline())
     unfolder.follow(
         errbacks, "errback", parent_id, place, (request, described, cause.traceback), launch
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amqflow.abc import FAILURE, SUCCESS, ExceptionInfo, Outcome
+from amqflow.tasks.inherit import Heritage
 from amqflow.workflow.completion import call_errbacks
 from amqflow.workflow.records import Ending, Failure
 from amqflow.workflow.unfold import Completion, Launch, Place
@@ -116,4 +117,5 @@ def _place(fate: Fate, epoch: int) -> Place:
         once=True,
         epoch=epoch,
         priority=fate.priority,
+        heritage=Heritage(fate.headers, fate.expires),
     )

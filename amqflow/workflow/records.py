@@ -99,6 +99,9 @@ class Fate:
     root_id: str | None = None
     parent_id: str | None = None
     priority: int | None = None
+    #: What follows takes over (:class:`amqflow.tasks.inherit.Heritage`).
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    expires: float | None = None
 
     @property
     def result(self) -> End:
@@ -179,6 +182,8 @@ def fate_to_dict(fate: Fate) -> dict[str, Any]:
         "root_id": fate.root_id,
         "parent_id": fate.parent_id,
         "priority": fate.priority,
+        "headers": dict(fate.headers),
+        "expires": fate.expires,
     }
 
 
@@ -191,6 +196,8 @@ def fate_from_dict(found: Mapping[str, Any]) -> Fate:
         found["root_id"],
         found["parent_id"],
         found["priority"],
+        found["headers"],
+        found["expires"],
     )
 
 

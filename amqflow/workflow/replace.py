@@ -47,5 +47,5 @@ def replacing(message: TaskMessage, step: Step, unfolder: Unfolder) -> Launch:
         links=message.callbacks or (),
         errbacks=message.errbacks or (),
     )
-    place = place_after(message, steps_after(message))
+    place = place_after(message, unfolder, steps_after(message))
     return unfolder.unfold(frozen, replace(place, parent_id=message.parent_id))

@@ -14,6 +14,7 @@ from amqflow.abc import SUCCESS, Call, Outcome
 from amqflow.canvas import Signature, signature_to_call
 from amqflow.protocol import NESTING, derived_id
 from amqflow.protocol import headers as h
+from amqflow.tasks.inherit import NOTHING, Heritage, Inheritance
 from amqflow.workflow.freeze import (
     DerivedIds,
     chain_of,
@@ -57,6 +58,7 @@ class Place:
         joined: Somebody waits for it as a whole, so that a group needs a record.
         once: It is sent while a task is settled, which may happen twice.
         epoch: The life of the task that sends it.
+        heritage: What it takes over from that task.
     """
 
     root_id: str | None = None
@@ -67,6 +69,7 @@ class Place:
     once: bool = False
     epoch: int = 0
     priority: int | None = None
+    heritage: Heritage = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class Unfolder:
     store: str
     #: The result backend's URL, for the error that says why it counts none.
     backend: str | None = None
+    inherits: Inheritance = field(default_factory=Inheritance)
 
     def unfold(
         self,
@@ -194,6 +198,7 @@ class Unfolder:
         if place.epoch:
             headers[h.EPOCH] = place.epoch
         call.headers = headers
+        place.heritage.complete(call)
         return call
 
     # -- groups ------------------------------------------------------------------------------
@@ -354,6 +359,8 @@ def spec_of(group: Step, whole: Step | None, place: Place) -> Spec:
         place.root_id,
         place.parent_id,
         place.priority,
+        place.heritage.headers,
+        place.heritage.expires,
     )
     return Spec(fate, whole, tuple(own.get("link") or ()), epoch=place.epoch)
 

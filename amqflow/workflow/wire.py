@@ -62,11 +62,16 @@ class Completions:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The look at a chord when its deadline has come; it knows what to do if the record is gone."""
+    """The look at a chord when its deadline has come; it knows what to do if the record is gone.
+
+    ``ended``: the chord was found failed at the last look, and only a replay opens it again; where
+    its record is gone by now, its time is over.
+    """
 
     chord: str
     fate: Fate
     epoch: int
+    ended: bool = False
 
     @classmethod
     def over(cls, record: Record) -> Watch:
@@ -75,7 +80,12 @@ class Watch:
 
     def to_envelope(self) -> Envelope:
         """Return the message."""
-        body = {"chord": self.chord, "epoch": self.epoch, "fate": fate_to_dict(self.fate)}
+        body = {
+            "chord": self.chord,
+            "epoch": self.epoch,
+            "fate": fate_to_dict(self.fate),
+            "ended": self.ended,
+        }
         return Envelope(dumps(body, root="watch"), {}, type=WATCH, message_id=new_id())
 
     @classmethod
@@ -87,6 +97,7 @@ class Watch:
         """
         try:
             found: dict[str, Any] = loads(envelope.body)
-            return cls(str(found["chord"]), fate_from_dict(found["fate"]), int(found["epoch"]))
+            fate, epoch = fate_from_dict(found["fate"]), int(found["epoch"])
+            return cls(str(found["chord"]), fate, epoch, bool(found["ended"]))
         except (KeyError, TypeError, ValueError) as error:
             raise Undecodable(f"not a watch: {error!r}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from amqflow import AmqFlow, chord, signals
+from amqflow import AmqFlow, SoftTimeLimitExceeded, chord, signals
 from amqflow.provision import apply
 from amqflow.topology import BrokerFacts, QueueNeeds, Topology, derive
 from amqflow.topology.model import QueueType
@@ -107,6 +107,30 @@ def size(values: list[int]) -> int:
     return len(values)
 
 
+def _note(kind: str, number: int) -> None:
+    with open(EXTRA["notes"], "ab", buffering=0) as file:  # noqa: PTH123 - in one write
+        file.write(f"{kind} {number} {now()}\n".encode())
+
+
+@app.task(name="overruns")
+def overruns(number: int) -> None:
+    _note("began", number)
+    try:
+        while True:
+            time.sleep(60)
+    except SoftTimeLimitExceeded:
+        _note("seen", number)
+
+
+@app.task(name="aoverruns")
+async def aoverruns(number: int) -> None:
+    _note("began", number)
+    try:
+        await asyncio.sleep(3600)
+    except SoftTimeLimitExceeded:
+        _note("seen", number)
+
+
 @signals.worker_ready.connect
 def _ready(**_: object) -> None:
     if "report_ready" in EXTRA:
@@ -149,6 +173,15 @@ async def _publish_delayed() -> None:
         await noop.aapply_async((number, due), countdown=due - time.time())
 
     await pipelined(JOB, send)
+    await app.aclose()
+
+
+async def _publish_limits() -> None:
+    """Publish tasks that run into the limit named in the job."""
+    await _prepare()
+    task = aoverruns if JOB.is_async else overruns
+    for number in range(JOB.count):
+        await task.aapply_async((number,), **{EXTRA["limit"]: EXTRA["seconds"]})
     await app.aclose()
 
 
@@ -209,6 +242,7 @@ ASYNC_VERBS = {
     "publish": _publish_adelay,
     "publish-apply-async": _publish_apply_async,
     "publish-delayed": _publish_delayed,
+    "publish-limits": _publish_limits,
     "publish-priorities": _publish_priorities,
     "inject": _inject,
     "acall": _async_calls,

@@ -33,6 +33,12 @@ FIGURES = {
     "embedded publish": {key: {"rate", "cpu"} for key in ("embedded", "rabbitmq")},
     "embedded deliver": {key: {"rate", "cpu"} for key in ("embedded", "rabbitmq")},
     "embedded start": {"embedded": {"seconds", "process"}},
+    "scheduling": {
+        **{
+            key: {"count", "earliest", "p50", "p99", "max", "cpu"} for key in ("together", "spread")
+        },
+        "idle": {"count", "cpu"},
+    },
 }
 TITLES = (
     "# Benchmarks",
@@ -47,6 +53,7 @@ TITLES = (
     "## Priorities",
     "## Topology",
     "## Embedded broker",
+    "## Scheduling",
     "## Starting",
     "## Measured on",
 )

@@ -13,6 +13,7 @@ import pika.adapters.asyncio_connection
 import pytest
 from kombu.simple import SimpleQueue
 
+from tests.broker.conftest import BROKERS
 from tests.servers.wait import until_sync
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +124,7 @@ def test_py_amqp_publishes_and_consumes(served, name):
 def test_kombu_sends_and_receives_objects(served, name):
     with kombu.Connection(served.url) as connection, SimpleQueue(connection, name) as queue:
         queue.put({"hello": [1, 2, 3]})
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=30)
         assert message.payload == {"hello": [1, 2, 3]}
         message.ack()
 
@@ -137,19 +138,24 @@ import time
 end = time.monotonic() + 30
 while not app.control.ping(timeout=0.5):
     assert time.monotonic() < end, "no worker answers"
-print(add.delay(2, 3).get(timeout=20))
-print(add.apply_async((1, 1), countdown=0.3, priority=5).get(timeout=20))
-print(chain(add.s(1, 2), add.s(3))().get(timeout=20))
-print(group(add.s(n, n) for n in range(20))().get(timeout=20))
-print(stubborn.delay().get(timeout=20))
+print(add.delay(2, 3).get(timeout=60))
+print(add.apply_async((1, 1), countdown=0.3, priority=5).get(timeout=60))
+print(chain(add.s(1, 2), add.s(3))().get(timeout=60))
+print(group(add.s(n, n) for n in range(20))().get(timeout=60))
+print(stubborn.delay().get(timeout=60))
 try:
-    fail.delay().get(timeout=20)
+    fail.delay().get(timeout=60)
 except ValueError as error:
     print("ValueError", error)
 print(sorted(app.control.inspect(timeout=5).active_queues().popitem()[1][0])[:2])
 """
 
 
+@pytest.mark.parametrize(
+    "served",
+    [pytest.param(one, marks=pytest.mark.slow) if one == "rabbitmq" else one for one in BROKERS],
+    indirect=True,
+)
 def test_a_celery_worker_and_its_producer_work_on_the_broker(served, tmp_path):
     environment = os.environ | {"PLAIN_BROKER": served.url, "PYTHONPATH": str(ROOT)}
     celery = [sys.executable, "-m", "celery", "-A", "tests.broker.celery_app", "worker"]

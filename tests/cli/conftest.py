@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from amqflow.transport import open_transport
+from tests.servers.command import Command, run
 from tests.servers.wait import until_sync
 
 ROOT = Path(__file__).parents[2]
@@ -69,16 +69,15 @@ class Folder:
         merged = {**os.environ, "PYTHONPATH": str(ROOT), **self._environment, **changes}
         return {name: value for name, value in merged.items() if value is not None}
 
-    def run(self, *arguments, python=("-m", "amqflow"), deadline=60, **environment):
-        """Run `python -m amqflow` with arguments to its end."""
-        return subprocess.run(
-            [sys.executable, *python, *arguments],
+    def run(self, *arguments, python=("-m", "amqflow"), deadline=60, typed="", **environment):
+        """Run `python -m amqflow` with arguments to its end, `typed` as its input."""
+        return run(
+            *python,
+            *arguments,
             cwd=self.path,
             env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=deadline,
-            check=False,
+            deadline=deadline,
+            typed=typed,
         )
 
     @contextmanager
@@ -87,8 +86,9 @@ class Folder:
         self._started += 1
         log = self.path / f"printed-{self._started}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, *python, *arguments],
+            process = Command(
+                *python,
+                *arguments,
                 cwd=self.path,
                 env=self.environment(**environment),
                 stdout=output,

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import select
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from amqflow import AmqFlow
 from amqflow.deadletters import read_line
 from tests.applications import Bench
 from tests.deadletters.conftest import Corner, parked
+from tests.servers.command import Command
 
 SHOP = """
 from amqflow import AmqFlow
@@ -40,17 +40,9 @@ class Shop:
 
     def dlq(self, *arguments, typed="", **environment):
         """Run a command of the desk to its end, with `typed` as its standard input."""
-        return subprocess.run(
-            [sys.executable, "-m", "amqflow", "-A", "shop", "dlq", *arguments],
-            cwd=self.folder.path,
-            # Drafts that are kept are kept in the test's own folder.
-            env=self.folder.environment(TMPDIR=str(self.folder.path), **environment),
-            input=typed,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        # Drafts that are kept are kept in the test's own folder.
+        environment = {"TMPDIR": str(self.folder.path), **environment}
+        return self.folder.run("-A", "shop", "dlq", *arguments, typed=typed, **environment)
 
     def ok(self, *arguments, code=0, **options):
         """Run a command that must end so; return what it printed."""
@@ -141,20 +133,22 @@ def test_a_terminal_is_not_driven_by_what_failed(shop):
 
 
 def test_the_reader_may_leave(shop):
-    shop.park(3000)
-    command = [sys.executable, "-m", "amqflow", "-A", "shop", "dlq", "list", "--json"]
-    with subprocess.Popen(
-        command,
-        cwd=shop.folder.path,
-        env=shop.folder.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        process.stdout.readline()
-        process.stdout.close()
-        errors = process.stderr.read()
-        assert process.wait(30) == 0
-    assert errors == b""
+    shop.park(600)  # more than a pipe holds
+    reading, writing = os.pipe()
+    errors = shop.folder.path / "errors"
+    with errors.open("wb") as stderr:
+        process = Command(
+            *("-m", "amqflow", "-A", "shop", "dlq", "list", "--json"),
+            cwd=shop.folder.path,
+            env=shop.folder.environment(),
+            stdout=writing,
+            stderr=stderr,
+        )
+    os.close(writing)
+    os.read(reading, 1)
+    os.close(reading)
+    assert process.wait(30) == 0
+    assert errors.read_text() == ""
 
 
 def test_groups_count_by_cause(shop):
@@ -438,8 +432,8 @@ def test_edit_offers_to_try_again_on_a_terminal(shop):
 def in_a_terminal(shop, *arguments, answer="", **environment):
     """Run a command on a pseudo-terminal; return all it printed."""
     parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "amqflow", "-A", "shop", "dlq", *arguments],
+    process = Command(
+        *("-m", "amqflow", "-A", "shop", "dlq", *arguments),
         cwd=shop.folder.path,
         env=shop.folder.environment(TERM="xterm", **environment),
         stdin=child,

@@ -5,11 +5,11 @@ import json
 import re
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from amqflow.protocol import Envelope
+from tests.servers.command import Command
 from tests.servers.wait import until, until_sync
 
 SHOP = """\
@@ -131,30 +131,29 @@ def test_names_with_slashes_spaces_and_any_script(shop, rabbitmq, vhost):
 
 
 def test_colours_are_for_terminals(shop):
+    import os
     import pty
 
     primary, secondary = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "amqflow", "topology", "plan", "shop.yaml"],
+    process = Command(
+        *("-m", "amqflow", "topology", "plan", "shop.yaml"),
         cwd=shop.path,
         env=shop.environment(TERM="xterm"),
         stdout=secondary,
         stderr=subprocess.STDOUT,
         stdin=secondary,
-    ) as process:
-        import os
-
-        os.close(secondary)
-        said = b""
-        while True:
-            try:
-                chunk = os.read(primary, 65536)
-            except OSError:
-                break
-            if not chunk:
-                break
-            said += chunk
-        process.wait(30)
+    )
+    os.close(secondary)
+    said = b""
+    while True:
+        try:
+            chunk = os.read(primary, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        said += chunk
+    process.wait(30)
     os.close(primary)
     assert b"\x1b[32m" in said
     assert b"Plan: " in said

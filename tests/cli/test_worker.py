@@ -100,7 +100,7 @@ def test_celerys_project_layout_is_found_by_its_packages_name(folder, amqp_url, 
             def add(x, y):
                 return x + y
         """,
-        call="from proj.tasks import add\nprint(add.delay(4, 4).get(timeout=10))\n",
+        call="from proj.tasks import add\nprint(add.delay(4, 4).get(timeout=30))\n",
     )
     with folder.started("-A", "proj", "worker", "-l", "INFO", "-n", "worker1@%h") as worker:
         worker.wait_for("ready")
@@ -191,7 +191,7 @@ def test_only_the_queues_named_are_consumed(queues):
     low = caller.send_task("low", queue="low")
     high = caller.send_task("high", queue="high")
     with folder.started("-A", "app", "worker", "-Q", "low"):
-        low.get(timeout=20)
+        low.get(timeout=60)
     assert not high.ready()
     assert ran(folder) == ["low"]
 
@@ -200,7 +200,7 @@ def test_a_queue_no_task_names_is_consumed_and_remarked(queues):
     folder, caller = queues
     with folder.started("-A", "app", "worker", "-Q", "other") as worker:
         worker.wait_for("ready")
-        caller.send_task("high", queue="other").get(timeout=20)
+        caller.send_task("high", queue="other").get(timeout=60)
     assert "note: -Q other: not among the queues of 'queues': default, high, low" in (
         worker.printed()
     )
@@ -225,11 +225,11 @@ def test_prefetch_is_slots_times_the_multiplier(queues):
 
     options = ["-Q", "default", "-c", "2", "--prefetch-multiplier", "3"]
     with folder.started("-A", "app", "worker", *options) as worker:
-        until_sync(lambda: len(ran(folder)) == 2, deadline=20)
-        until_sync(lambda: caller.run(ready(), twin="ready") == 4, deadline=10, every=0.1)
+        until_sync(lambda: len(ran(folder)) == 2, deadline=60)
+        until_sync(lambda: caller.run(ready(), twin="ready") == 4, deadline=30, every=0.1)
         (folder.path / "let-go").touch()
         for call in calls:
-            call.get(timeout=20)
+            call.get(timeout=60)
         assert worker.stop() == 0
 
 
@@ -274,9 +274,9 @@ def test_each_json_line_of_a_task_says_which_run_wrote_it(served, amqp_url, redi
         AmqFlow("logging", broker=amqp_url, backend=redis_url) as caller,
     ):
         worker.wait_for('"ready"')
-        caller.send_task("work", task_id="the-work", queue="work").get(timeout=20)
-        caller.send_task("awork", task_id="the-async", queue="default").get(timeout=20)
-        caller.AsyncResult("the-child").get(timeout=20)
+        caller.send_task("work", task_id="the-work", queue="work").get(timeout=60)
+        caller.send_task("awork", task_id="the-async", queue="default").get(timeout=60)
+        caller.AsyncResult("the-child").get(timeout=60)
         assert worker.stop() == 0
     lines = [json.loads(line) for line in worker.printed().splitlines() if line[:1] == "{"]
     runs = Counter(
@@ -301,8 +301,8 @@ def test_a_level_leaves_out_what_is_below_it(served, amqp_url, redis_url):
         AmqFlow("logging", broker=amqp_url, backend=redis_url) as caller,
     ):
         worker.wait_for("created on the broker")
-        until_sync(lambda: sent(caller, "awork"), deadline=20)
-        caller.AsyncResult("awork-id").get(timeout=20)
+        until_sync(lambda: sent(caller, "awork"), deadline=60)
+        caller.AsyncResult("awork-id").get(timeout=60)
         assert worker.stop() == 0
     assert "stdlib awork" in worker.printed()
     assert "task logger" not in worker.printed()

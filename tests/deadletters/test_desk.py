@@ -27,7 +27,7 @@ async def test_a_failed_task_is_listed_with_all_that_is_known(corner):
     async with corner.bench.working():
         result = await fail.adelay(7)
         with pytest.raises(KeyError):
-            await result.aget(timeout=10)
+            await result.aget(timeout=30)
         await corner.holds("mail.dead", 1)
     desk = await corner.desk()
     (row,) = await rows(desk)

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +16,7 @@ from amqflow.deadletters import Filters, Target
 from amqflow.errors import ChannelLost
 from amqflow.protocol import Envelope, decode, headers
 from tests.deadletters.conftest import Corner, parked
+from tests.servers.command import Command
 from tests.servers.wait import until
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +35,7 @@ async def test_a_failed_task_runs_again_after_the_fix(corner):
     async with corner.bench.working():
         result = await flaky.adelay(21)
         with pytest.raises(ValueError, match="not yet"):
-            await result.aget(timeout=10)
+            await result.aget(timeout=30)
         await corner.holds("default.dead", 1)
         broken = False
         report = await (await corner.desk()).replay()
@@ -368,29 +367,31 @@ APP = 'from amqflow import AmqFlow\napp = AmqFlow("spine")\n'
 
 
 @pytest.mark.faults
-async def test_a_replay_killed_in_the_middle_loses_nothing(corner, amqp_url, tmp_path):
+@pytest.mark.parametrize(
+    ("count", "killed"), [(1000, 2), pytest.param(10_000, 20, marks=pytest.mark.faults_long)]
+)
+async def test_a_replay_killed_in_the_middle_loses_nothing(
+    corner, amqp_url, tmp_path, count, killed
+):
     await corner.declare()
-    ids = await corner.park(4000)
+    ids = await corner.park(count)
     (tmp_path / "killed_app.py").write_text(APP)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "AMQFLOW_BROKER": amqp_url}
-    argv = [sys.executable, "-m", "amqflow", "-A", "killed_app", "dlq", "replay"]
-    kills, dead = 0, set(ids)
+    lives, dead, kills = set(), set(ids), 0
     while dead:
         before = await corner.bench.count("default")
-        process = await asyncio.create_subprocess_exec(
-            *argv, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+        process = Command(
+            *("-m", "amqflow", "-A", "killed_app", "dlq", "replay"), cwd=tmp_path, env=environment
         )
 
         async def some(before=before, process=process):
-            return (
-                process.returncode is not None or await corner.bench.count("default") > before + 300
-            )
+            return process.poll() is not None or await corner.bench.count("default") > before + 100
 
         await until(some, deadline=60, every=0.005)
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
+        if kills < killed and process.poll() is None:
+            process.kill()
             kills += 1
-        await process.wait()
+        assert await asyncio.to_thread(process.wait, 60) in {0, -signal.SIGKILL}
         lives, dead = await _taken_back(corner, set(ids))
     assert kills
     assert {epoch for _, epoch in lives} == {1}  # a duplicate is the same life twice

@@ -23,7 +23,7 @@ SHOP = """
 
 CALL = """
     from shop import add
-    print("got", add.delay(2, 3).get(timeout=20))
+    print("got", add.delay(2, 3).get(timeout=60))
 """
 
 
@@ -108,7 +108,7 @@ def test_a_syntax_error_waits_for_the_next_change_and_keeps_the_messages(shop):
                 import sys
                 from amqflow import AmqFlow
                 app = AmqFlow("late", broker="embedded://")
-                print("got", app.AsyncResult(sys.argv[1]).get(timeout=20))
+                print("got", app.AsyncResult(sys.argv[1]).get(timeout=60))
             """,
         )
         dev.wait_for("the worker cannot run")
@@ -219,7 +219,7 @@ def test_a_worker_ends_with_a_dev_server_that_was_killed(shop):
         dev.wait_for("ready, queues default")
         (child,) = children_of(dev.pid)
         assert dev.stop(signal.SIGKILL) == -signal.SIGKILL
-        until_sync(lambda: not is_alive(child), deadline=20)
+        until_sync(lambda: not is_alive(child), deadline=60)
 
 
 def test_dev_joins_a_broker_that_runs_and_ends_with_it(shop):

@@ -24,8 +24,8 @@ def test_a_script_gets_its_results(app):
         return x + y
 
     with app.running():
-        assert add.delay(2, 3).get(timeout=10) == 5
-        assert [result.get(timeout=10) for result in [add.delay(n, n) for n in range(20)]] == [
+        assert add.delay(2, 3).get(timeout=30) == 5
+        assert [result.get(timeout=30) for result in [add.delay(n, n) for n in range(20)]] == [
             2 * n for n in range(20)
         ]
 
@@ -38,7 +38,7 @@ def test_an_application_with_no_broker_configured_runs_too(runtime):
         return f"hello {name}"
 
     with app.running():
-        assert greet.delay("you").get(timeout=10) == "hello you"
+        assert greet.delay("you").get(timeout=30) == "hello you"
     app.close()
 
 
@@ -64,7 +64,7 @@ def test_a_failure_comes_back_as_itself(app):
         raise KeyError("gone")
 
     with app.running(), pytest.raises(KeyError, match="gone"):
-        fail.delay().get(timeout=10)
+        fail.delay().get(timeout=30)
 
 
 def test_a_task_may_call_tasks(app):
@@ -89,7 +89,7 @@ def test_several_applications_have_a_broker_each(runtime):
             return name
 
     with apps[0].running(), apps[1].running():
-        assert [app.tasks["which"].delay().get(timeout=10) for app in apps] == ["one", "two"]
+        assert [app.tasks["which"].delay().get(timeout=30) for app in apps] == ["one", "two"]
     for app in apps:
         app.close()
 
@@ -101,7 +101,7 @@ def test_it_can_be_run_again_and_is_over_in_between(app):
 
     for _ in range(2):
         with app.running():
-            assert one.delay().get(timeout=10) == 1
+            assert one.delay().get(timeout=30) == 1
         with pytest.raises(NoEmbeddedBroker, match=r"amqflow dev -A app.*app\.running\(\)"):
             one.delay()
 
@@ -131,7 +131,7 @@ def test_a_block_that_raises_stops_everything(app):
         raise ZeroDivisionError
     assert app.hosted is None
     with app.running():
-        assert one.delay().get(timeout=10) == 1
+        assert one.delay().get(timeout=30) == 1
 
 
 def test_a_worker_that_cannot_start_leaves_nothing_behind(app, tmp_path):
@@ -151,7 +151,7 @@ def test_only_the_queues_asked_for_are_consumed(app):
         return 2
 
     with app.running(queues="here"):
-        assert here.delay().get(timeout=10) == 1
+        assert here.delay().get(timeout=30) == 1
         with pytest.raises(AmqflowError, match="there"):
             there.delay()
 
@@ -173,7 +173,7 @@ async def test_in_a_running_loop(app):
 
     async with app.arunning(concurrency=10):
         results = await asyncio.gather(*(twice.adelay(n) for n in range(5)))
-        assert [await result.aget(timeout=10) for result in results] == [0, 2, 4, 6, 8]
+        assert [await result.aget(timeout=30) for result in results] == [0, 2, 4, 6, 8]
     await app.aclose()
 
 
@@ -185,7 +185,7 @@ async def test_in_a_notebook_blocking_calls_can_be_allowed(app, monkeypatch):
         return x + y
 
     with app.running():
-        assert add.delay(2, 2).get(timeout=10) == 4
+        assert add.delay(2, 2).get(timeout=30) == 4
 
 
 def test_with_a_real_broker_there_is_only_a_worker(amqp_url, redis_url):
@@ -198,7 +198,7 @@ def test_with_a_real_broker_there_is_only_a_worker(amqp_url, redis_url):
     with app.running():
         assert app.hosted is None
         assert app.broker_url == amqp_url
-        assert add.delay(1, 2).get(timeout=20) == 3
+        assert add.delay(1, 2).get(timeout=60) == 3
     app.close()
 
 
@@ -215,10 +215,10 @@ def test_results_may_be_kept_elsewhere_or_not_at_all(runtime, redis_url):
 
     with kept.running():
         result = kept.tasks["note"].delay()
-        assert result.get(timeout=10) == "kept"
+        assert result.get(timeout=30) == "kept"
         task_id = result.id
     with kept:
-        assert kept.AsyncResult(task_id).get(timeout=10) == "kept"
+        assert kept.AsyncResult(task_id).get(timeout=30) == "kept"
     with unkept.running():
         unkept.tasks["note"].delay()
         until_sync(lambda: runs == ["kept", "unkept"])
@@ -232,4 +232,4 @@ def test_an_error_type_that_is_not_known_here_is_named(app):
         raise type("Odd", (Exception,), {"__module__": "elsewhere"})("strange")
 
     with app.running(), pytest.raises(TaskFailed, match=r"elsewhere\.Odd: strange"):
-        fail.delay().get(timeout=10)
+        fail.delay().get(timeout=30)

@@ -151,20 +151,6 @@ async def test_a_restart_keeps_what_is_durable(broker, channel):
             await (await connection.channel()).declare_exchange("y", passive=True)
 
 
-async def test_stopped_and_started_it_is_as_new():
-    one = Broker(vhosts=("/", "shop"), limits=Limits(max_message_size=1000))
-    for _ in range(2):
-        await one.start()
-        async with await aio_pika.connect(one.vhost_url("shop")) as connection:
-            queue = await (await connection.channel()).declare_queue("q", durable=True)
-            assert queue.declaration_result.message_count == 0
-            await (await connection.channel()).default_exchange.publish(
-                aio_pika.Message(b"", delivery_mode=2), "q"
-            )
-        await one.stop()
-    assert one.limits.max_message_size == 1000
-
-
 @pytest.mark.parametrize(
     ("host", "named"), [("0.0.0.0", "127.0.0.1"), ("", "127.0.0.1"), ("localhost", "localhost")]
 )
@@ -386,7 +372,7 @@ async def test_a_client_whose_heartbeats_stop_is_cut_off(broker):
     await asyncio.to_thread(lambda: silent.open(heartbeat=1))
     queue = await asyncio.to_thread(lambda: silent.channel().queue(exclusive=True))
     assert queue in broker._node.vhosts["/"].queues
-    await until(lambda: not broker._node.connections, deadline=20)
+    await until(lambda: not broker._node.connections, deadline=60)
     assert queue not in broker._node.vhosts["/"].queues
     silent.drop()
 
@@ -396,3 +382,52 @@ async def test_a_wrong_password_is_told_where_the_client_can_take_it(broker):
     with pytest.raises(Refused, match="ACCESS_REFUSED"):
         await asyncio.to_thread(lambda: stranger.open(response="\x00guest\x00wrong"))
     stranger.drop()
+
+
+async def test_stopped_and_started_it_begins_with_its_first_virtual_hosts():
+    broker = Broker(vhosts=("/", "shop"))
+    await broker.start()
+    broker.add_vhost("later")
+    await broker.stop()
+    await broker.start()
+    for name, there in (("/", True), ("shop", True), ("later", False)):
+        try:
+            await (await aio_pika.connect(broker.vhost_url(name))).close()
+        except aio_pika.exceptions.AMQPException:
+            assert not there, name
+        else:
+            assert there, name
+    await broker.stop()
+
+
+async def test_a_restart_dead_letters_what_it_was_delivered_too_often(broker, channel):
+    await channel.declare_queue("dead", durable=True)
+    queue = await channel.declare_queue(
+        "work",
+        durable=True,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 1,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "dead",
+        },
+    )
+    await channel.default_exchange.publish(aio_pika.Message(b"poison", delivery_mode=2), "work")
+    for _ in range(2):
+        await queue.consume(_hold)
+        await until(lambda: ready(broker, "work") == 0)
+        await broker.restart()
+        connection = await aio_pika.connect(broker.url)
+        queue = await (await connection.channel()).get_queue("work")
+    dead = await (await connection.channel()).get_queue("dead")
+    message = await dead.get(timeout=10)
+    assert message.headers["x-death"][0]["reason"] == "delivery_limit"
+    await connection.close()
+
+
+def ready(broker, name):
+    return len(broker._node.vhosts["/"].queues[name].ready)
+
+
+async def _hold(message):
+    """Take a message and settle it never."""

@@ -1,39 +1,39 @@
 """`amqflow broker` as a process: it says what it is and where, serves, and ends when told."""
 
+import contextlib
+import os
 import re
 import signal
-import subprocess
-import sys
+from typing import TextIO
 
 import pytest
 
 from tests.broker.client import Connection
+from tests.servers.command import Command
 from tests.servers.process import free_port
 
 
 @pytest.fixture
 def run():
-    """Start `amqflow broker` with arguments; it is killed after the test."""
-    started: list[subprocess.Popen[str]] = []
+    """Start `amqflow broker` with arguments, and read what it says; it is killed in the end."""
+    with contextlib.ExitStack() as started:
 
-    def run(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "amqflow", "broker", *arguments]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
+        def run(*arguments: str) -> tuple[Command, TextIO]:
+            reading, writing = os.pipe()
+            command = Command("-m", "amqflow", "broker", *arguments, stdout=writing, stderr=writing)
+            os.close(writing)
+            said = started.enter_context(os.fdopen(reading))
+            started.callback(command.wait, 30)
+            started.callback(command.kill)
+            return command, said
 
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
+        yield run
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_prints_its_urls_serves_and_ends_in_order(run, number):
-    process = run("--port", "0", "--management-port", "0", "--vhost", "shop")
-    said = [process.stdout.readline() for _ in range(3)]
+    process, output = run("--port", "0", "--management-port", "0", "--vhost", "shop")
+    said = [output.readline() for _ in range(3)]
     assert "never for production" in said[0]
     found = re.search(r"amqp://guest:guest@127\.0\.0\.1:(\d+)/", said[1])
     assert re.search(r"http://guest:guest@127\.0\.0\.1:\d+", said[2])
@@ -47,9 +47,10 @@ def test_it_prints_its_urls_serves_and_ends_in_order(run, number):
 
 def test_a_port_that_is_taken_is_one_sentence(run):
     port = str(free_port())
-    first = run("--port", port, "--management-port", "0")
-    first.stdout.readline(), first.stdout.readline()
-    _, said = (second := run("--port", port, "--management-port", "0")).communicate(timeout=30)
-    assert second.returncode == 1
+    _, output = run("--port", port, "--management-port", "0")
+    output.readline(), output.readline()
+    second, output = run("--port", port, "--management-port", "0")
+    assert second.wait(timeout=30) == 1
+    said = output.read()
     assert said.startswith("error: cannot listen on 127.0.0.1, port " + port)
     assert "--port" in said

@@ -4,12 +4,12 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from amqflow import AmqFlow
+from tests.servers.command import Command, run
 from tests.servers.wait import until, until_sync
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +31,8 @@ def environment(amqp_url, redis_url):
 def worker(environment, tmp_path):
     log = tmp_path / "worker.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "amqflow", "-A", "dead_letters", "worker", "-c", "1"],
+        process = Command(
+            *("-m", "amqflow", "-A", "dead_letters", "worker", "-c", "1"),
             cwd=FOLDER,
             env=environment,
             stdout=output,
@@ -48,15 +48,8 @@ def worker(environment, tmp_path):
 
 def test_what_failed_is_grouped_edited_and_replayed_by_hand(worker, environment, amqp_url):
     def dlq(*arguments):
-        done = subprocess.run(
-            [sys.executable, "-m", "amqflow", "-A", "dead_letters", "dlq", *arguments],
-            cwd=FOLDER,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        command = ("-m", "amqflow", "-A", "dead_letters", "dlq", *arguments)
+        done = run(*command, cwd=FOLDER, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -83,15 +76,8 @@ def test_what_failed_is_grouped_edited_and_replayed_by_hand(worker, environment,
     assert dlq("replay").strip() == "replayed 2"
 
     def succeeded():
-        found = subprocess.run(
-            [sys.executable, "-m", "amqflow", "-A", "dead_letters", "result", example, "--json"],
-            cwd=FOLDER,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        command = ("-m", "amqflow", "-A", "dead_letters", "result", example, "--json")
+        found = run(*command, cwd=FOLDER, env=environment)
         return "SUCCESS" in found.stdout and "90" in found.stdout
 
     until_sync(succeeded, deadline=30)

@@ -4,11 +4,11 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.servers.command import Command, run
 from tests.servers.wait import until_sync
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +28,9 @@ def readme(folder):
 
 
 def argv(command):
-    """Return a command of a README, for this interpreter."""
+    """Return a command of a README as arguments of Python."""
     program, *arguments = shlex.split(command)
-    own = {"amqflow": [sys.executable, "-m", "amqflow"], "python": [sys.executable]}
+    own = {"amqflow": ["-m", "amqflow"], "python": []}
     return [*own[program], *arguments]
 
 
@@ -49,14 +49,16 @@ def test_an_example_prints_what_its_readme_shows(folder, one_vhost, redis_url, t
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "AMQFLOW_BROKER": one_vhost,
+        "AMQFLOW_DELAY_LEVELS": "28",
         "AMQFLOW_BACKEND": redis_url,
     }
     for command in before:
-        subprocess.run(argv(command), cwd=EXAMPLES / folder, env=environment, check=True)
+        done = run(*argv(command), cwd=EXAMPLES / folder, env=environment)
+        assert done.returncode == 0, done.stderr
     log = tmp_path / "worker.log"
     with log.open("wb") as output:
-        worker = subprocess.Popen(
-            argv(worker_command),
+        worker = Command(
+            *argv(worker_command),
             cwd=EXAMPLES / folder,
             env=environment,
             stdout=output,
@@ -69,15 +71,7 @@ def test_an_example_prints_what_its_readme_shows(folder, one_vhost, redis_url, t
             return " ready " in log.read_text()
 
         until_sync(ready, deadline=30)
-        caller = subprocess.run(
-            argv(caller_command),
-            cwd=EXAMPLES / folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        caller = run(*argv(caller_command), cwd=EXAMPLES / folder, env=environment)
         worker.terminate()
         assert worker.wait(30) == 0
     finally:

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import subprocess
-import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from amqflow.errors import AmqflowError
+from tests.servers.command import Command
 from tests.servers.wait import until
 
 ROOT = Path(__file__).parents[2]
@@ -55,10 +55,9 @@ class Workers:
         """Start one; later options win over those given to every worker here."""
         self._started += 1
         log = (self._folder / f"worker{self._started}.log").open("wb")
-        command = [sys.executable, "-m", "amqflow", "-A", self._app, "worker", "-c", "4"]
-        process = subprocess.Popen(
-            [*command, "-l", "warning", "-n", f"w{self._started}", *options],
-            cwd=ROOT,
+        process = Command(
+            *("-m", "amqflow", "-A", self._app, "worker", "-c", "4"),
+            *("-l", "warning", "-n", f"w{self._started}", *options),
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -13,6 +13,7 @@ from tests.faults.ledger import Workers, consumed
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
+long = pytest.mark.faults_long
 
 
 def echo_app(broker_url, store_url):
@@ -38,18 +39,22 @@ async def flow(echo, count):
     assert values == list(range(count))
 
 
-async def test_all_connections_closed_under_load(private_rabbitmq, redis_url):
-    broker = private_rabbitmq()
-    app, echo = echo_app(broker.url, redis_url)
+async def test_all_connections_closed_under_load(rabbitmq, vhost, amqp_url, redis_url):
+    app, echo = echo_app(amqp_url, redis_url)
     async with Bench(app).working():
+        closing = asyncio.create_task(closed(rabbitmq, vhost))
+        while not closing.done():
+            await flow(echo, 100)
+        assert closing.result() >= 2  # one consumes, one publishes
+        await flow(echo, 100)
 
-        async def close():
-            await asyncio.sleep(0.2)  # the load is to be under way
-            await asyncio.to_thread(broker.ctl, "close_all_connections", "test")
 
-        await asyncio.gather(flow(echo, 400), close())
+async def closed(rabbitmq, vhost):
+    """Close the connections as soon as the management API, which is late, knows them."""
+    return await until(lambda: asyncio.to_thread(rabbitmq.close_connections, vhost), deadline=60)
 
 
+@long
 async def test_the_broker_application_is_stopped_and_started(private_rabbitmq, redis_url):
     broker = private_rabbitmq()
     app, echo = echo_app(broker.url, redis_url)
@@ -62,11 +67,12 @@ async def test_the_broker_application_is_stopped_and_started(private_rabbitmq, r
         await asyncio.gather(flow(echo, 400), stop_and_start())
 
 
+@long
 async def test_a_blocked_broker_is_named_and_consuming_goes_on(private_rabbitmq, redis_url):
     broker = private_rabbitmq()
     app, echo = echo_app(broker.url, redis_url)
     async with Bench(app).working():
-        assert await (await echo.adelay(1)).aget(timeout=10) == 1
+        assert await (await echo.adelay(1)).aget(timeout=30) == 1
         watermark = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
         broker.ctl("set_vm_memory_high_watermark", "0.000001")
         with pytest.raises(PublishTimeout, match=r"blocked|confirm"):
@@ -82,11 +88,11 @@ async def test_a_deleted_queue_is_noticed_and_consumed_again(bench):
         return 1
 
     async with bench.working() as worker:
-        assert await (await ok.adelay()).aget(timeout=10) == 1
+        assert await (await ok.adelay()).aget(timeout=30) == 1
         transport = bench.app.runtime().transport
         consumer = next(known for lane, known in worker._consumers if lane.source == "default")
         await transport.delete_queue("default")
-        await until(lambda: not consumer.active, deadline=10)
+        await until(lambda: not consumer.active, deadline=30)
         assert consumer.problem
         with pytest.raises(Unroutable):
             await ok.adelay()
@@ -95,8 +101,8 @@ async def test_a_deleted_queue_is_noticed_and_consumed_again(bench):
 
         facts = BrokerFacts((await transport.server()).version)
         await apply(bench.app.derived_topology(facts), transport)
-        await until(lambda: consumer.active, deadline=20)
-        assert await (await ok.adelay()).aget(timeout=10) == 1
+        await until(lambda: consumer.active, deadline=60)
+        assert await (await ok.adelay()).aget(timeout=30) == 1
 
 
 async def test_a_different_queue_on_the_broker_is_explained(bench):
@@ -118,9 +124,10 @@ async def test_a_missing_exchange_is_named_and_harms_nobody(bench):
         bad = [ok.aapply_async(exchange="nope", routing_key="x") for _ in range(5)]
         answers = await asyncio.gather(*good, *bad, return_exceptions=True)
         assert all(isinstance(answer, NotFound) for answer in answers[100:])
-        assert all([await result.aget(timeout=10) == 1 for result in answers[:100]])
+        assert all([await result.aget(timeout=30) == 1 for result in answers[:100]])
 
 
+@long
 async def test_a_frozen_worker_comes_back_to_a_task_that_is_done(
     private_rabbitmq, redis_url, tmp_path, monkeypatch
 ):
@@ -135,18 +142,18 @@ async def test_a_frozen_worker_comes_back_to_a_task_that_is_done(
     try:
         await consumed(app)
         result = await app.asend_task("frozen.who", kwargs={"folder": str(tmp_path)})
-        await until((tmp_path / "started").exists, deadline=15)
+        await until((tmp_path / "started").exists, deadline=40)
         frozen.send_signal(signal.SIGSTOP)
         broker.ctl("close_all_connections", "frozen worker")
         workers.start()
         winner = await result.aget(timeout=40)
         frozen.send_signal(signal.SIGCONT)
-        await until((tmp_path / "finished-late").exists, deadline=20)
+        await until((tmp_path / "finished-late").exists, deadline=60)
         log = tmp_path / "worker1.log"
         await until(
-            lambda: b"refused" in log.read_bytes() or b"again" in log.read_bytes(), deadline=20
+            lambda: b"refused" in log.read_bytes() or b"again" in log.read_bytes(), deadline=60
         )
-        assert await app.AsyncResult(result.id).aget(timeout=5) == winner
+        assert await app.AsyncResult(result.id).aget(timeout=30) == winner
         assert winner != frozen.pid
     finally:
         frozen.send_signal(signal.SIGCONT)

@@ -16,6 +16,7 @@ from tests.servers.wait import until
 pytestmark = pytest.mark.faults
 
 
+@pytest.mark.faults_long
 async def test_a_killed_broker_has_everything_it_confirmed(
     private_rabbitmq, redis_url, tmp_path, monkeypatch
 ):
@@ -31,9 +32,9 @@ async def test_a_killed_broker_has_everything_it_confirmed(
             *await account.send("hit.plain", count=10, countdown=7.5),
         ]
         retrying = await account.send("hit.flaky", count=5)
-        await until(lambda: all(account.runs_of(task_id) for task_id in retrying), deadline=20)
+        await until(lambda: all(account.runs_of(task_id) for task_id in retrying), deadline=60)
         unacked = await account.send("hit.hold", count=2)
-        await until(lambda: all(account.runs_of(task_id) for task_id in unacked), deadline=20)
+        await until(lambda: all(account.runs_of(task_id) for task_id in unacked), deadline=60)
         await account.send("hit.plain", count=30)
         await account.send("hit.innocent", count=30, queue="quorum")
         await account.send("hit.pinnocent", count=30, queue="classic", priority=5)

@@ -18,6 +18,7 @@ from tests.servers.process import free_port
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
+long = pytest.mark.faults_long
 
 COMPLETIONS = "amqflow.hit.completions"
 RUNNING = 8
@@ -51,7 +52,7 @@ class Flow:
         half = RUNNING // 2
         await self.account.send("hit.always", count=half)
         await self.account.send("hit.aalways", count=half)
-        await until(lambda: self.account.runs().total() >= len(retrying) + RUNNING, deadline=20)
+        await until(lambda: self.account.runs().total() >= len(retrying) + RUNNING, deadline=60)
         await self.account.send("hit.plain", count=10)
         await self.account.send("hit.aplain", count=10)
 
@@ -107,11 +108,14 @@ async def paused(store):
     return store.restart
 
 
-@pytest.mark.parametrize("fault", [stopped, paused, read_only, out_of_memory])
+@pytest.mark.parametrize(
+    "fault",
+    [stopped, *(pytest.param(one, marks=long) for one in (paused, read_only, out_of_memory))],
+)
 async def test_what_ends_while_the_store_is_away_is_stored_when_it_is_back(flowing, fault):
     mend = await fault(flowing.store)
     flowing.stage.go()
-    await until(lambda: _is(flowing.held(COMPLETIONS), RUNNING), deadline=20)
+    await until(lambda: _is(flowing.held(COMPLETIONS), RUNNING), deadline=60)
     if fault in {read_only, out_of_memory}:  # these can be read
         assert await flowing.conserved()
     assert len(flowing.account.runs()) == RUNNING + 4, "something began without a fence"
@@ -119,17 +123,19 @@ async def test_what_ends_while_the_store_is_away_is_stored_when_it_is_back(flowi
     await flowing.end()
 
 
+@long
 async def test_a_flushed_store_has_every_outcome_that_came_after(flowing):
     flowing.store.cli("FLUSHALL")
     flowing.stage.go()
     await flowing.end()
 
 
+@long
 async def test_nothing_waits_at_a_stop_for_a_store_that_is_away(flowing):
     """The settlements are safe in the completions queue; the next worker finishes them."""
     mend = await stopped(flowing.store)
     flowing.stage.go()
-    await until(lambda: _is(flowing.held(COMPLETIONS), RUNNING), deadline=20)
+    await until(lambda: _is(flowing.held(COMPLETIONS), RUNNING), deadline=60)
     for process in flowing.processes:
         process.send_signal(signal.SIGTERM)
     for process in flowing.processes:
@@ -143,6 +149,7 @@ async def test_nothing_waits_at_a_stop_for_a_store_that_is_away(flowing):
     assert balance.repeated == 0
 
 
+@long
 @pytest.mark.parametrize("back", ["the store", "the queue"])
 async def test_without_the_completions_queue_too_settlements_are_held_and_said(flowing, back):
     """Consuming is paused until either is back; then all goes on by itself."""
@@ -150,29 +157,30 @@ async def test_without_the_completions_queue_too_settlements_are_held_and_said(f
     await flowing.stage.app.runtime().transport.delete_queue(COMPLETIONS)
     flowing.stage.go()
     logs = flowing.workers.logs
-    await until(lambda: logs().count("its queue is paused") == 2, deadline=20)
+    await until(lambda: logs().count("its queue is paused") == 2, deadline=60)
     assert "start a worker that does" in logs(), "it says what mends it"
-    await until(lambda: _is(flowing.held("default"), len(flowing.account.confirmed)), deadline=20)
+    await until(lambda: _is(flowing.held("default"), len(flowing.account.confirmed)), deadline=60)
     assert len(await flowing.account.states()) == 0
     if back == "the queue":
         await flowing.stage.declared()
-        await until(lambda: _is(flowing.held(COMPLETIONS), RUNNING), deadline=20)
+        await until(lambda: _is(flowing.held(COMPLETIONS), RUNNING), deadline=60)
         mend()
     else:
         mend()
-        await until(lambda: _is(flowing.account.ready(), 0), deadline=20)
+        await until(lambda: _is(flowing.account.ready(), 0), deadline=60)
     await flowing.end()
     assert logs().count("consuming again") == 2
     await flowing.account.send("hit.plain", count=10)
     await flowing.end()
 
 
+@long
 async def test_told_twice_a_worker_leaves_without_what_it_holds(flowing):
     """Nowhere to store it, nowhere to send it: it is delivered again, and run again."""
     mend = await stopped(flowing.store)
     await flowing.stage.app.runtime().transport.delete_queue(COMPLETIONS)
     flowing.stage.go()
-    await until(lambda: flowing.workers.logs().count("its queue is paused") == 2, deadline=20)
+    await until(lambda: flowing.workers.logs().count("its queue is paused") == 2, deadline=60)
     for process in flowing.processes:
         process.send_signal(signal.SIGTERM)
     await asyncio.sleep(0.5)  # two signals, not one: the kernel merges those that wait

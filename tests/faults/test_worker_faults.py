@@ -13,6 +13,7 @@ from tests.faults.ledger import consumed
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
+long = pytest.mark.faults_long
 
 
 async def test_a_worker_killed_in_mid_task_has_it_rerun_elsewhere(stage):
@@ -21,7 +22,7 @@ async def test_a_worker_killed_in_mid_task_has_it_rerun_elsewhere(stage):
     await consumed(stage.app, by=2)
     held = await account.send("hit.hold", count=4) + await account.send("hit.ahold", count=4)
     await account.send("hit.plain", count=40)
-    await until(lambda: all(account.runs_of(task_id) for task_id in held), deadline=20)
+    await until(lambda: all(account.runs_of(task_id) for task_id in held), deadline=60)
     workers.lose(first)
     stage.go()
     balance = await account.balance()
@@ -35,7 +36,7 @@ async def test_killed_after_the_effect_and_before_the_ack_the_effect_is_applied_
     first = workers.start()
     await consumed(stage.app)
     (payment,) = await account.send("hit.pay")
-    await until((stage.folder / "effect").exists, deadline=20)
+    await until((stage.folder / "effect").exists, deadline=60)
     workers.lose(first)
     workers.start()
     balance = await account.balance()
@@ -45,7 +46,7 @@ async def test_killed_after_the_effect_and_before_the_ack_the_effect_is_applied_
         assert bank.execute("SELECT count(*) FROM paid").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("moment", ["stored", "published"])
+@pytest.mark.parametrize("moment", [pytest.param("stored", marks=long), "published"])
 async def test_killed_between_store_and_ack_the_redelivery_does_the_rest_without_a_run(
     stage, moment
 ):
@@ -57,7 +58,7 @@ async def test_killed_between_store_and_ack_the_redelivery_does_the_rest_without
     assert await asyncio.to_thread(first.wait, 20) == -9
     workers.ended()
     workers.start()
-    await until(lambda: len(account.runs()) == 2, deadline=20)
+    await until(lambda: len(account.runs()) == 2, deadline=60)
     (link,) = {task_id for task_id, _ in account.runs()} - {parent}
     account.confirmed.append(link)
     balance = await account.balance()
@@ -88,7 +89,7 @@ async def supervised(app, workers, done, queue, *options):
     ("queue", "culprit", "innocent", "sent"),
     [
         ("quorum", "hit.die", "hit.innocent", {}),
-        ("classic", "hit.pdie", "hit.pinnocent", {"priority": 5}),
+        pytest.param("classic", "hit.pdie", "hit.pinnocent", {"priority": 5}, marks=long),
     ],
 )
 async def test_a_task_that_kills_its_worker_is_parked_and_its_neighbours_complete(
@@ -117,6 +118,7 @@ async def test_a_task_that_kills_its_worker_is_parked_and_its_neighbours_complet
     assert f"{died} times" in letter.exception_message
 
 
+@long
 async def test_several_culprits_are_parked_and_two_supervised_workers_finish_the_rest(stage):
     account, workers = stage.account, stage.workers
     killers, innocents = [], []
@@ -141,14 +143,14 @@ async def test_several_culprits_are_parked_and_two_supervised_workers_finish_the
 # -- promises that are smaller -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["hit.early", "hit.aearly"])
+@pytest.mark.parametrize("task", ["hit.early", pytest.param("hit.aearly", marks=long)])
 async def test_a_task_acked_before_its_run_is_not_run_again(stage, task):
     """``acks_late=False``: at most once, outside every promise, and so are its prefetched ones."""
     account, workers = stage.account, stage.workers
     first = workers.start("-Q", "default", "-c", "1")
     await consumed(stage.app)
     (started,) = await account.send(task)
-    await until(lambda: account.runs_of(started), deadline=20)
+    await until(lambda: account.runs_of(started), deadline=60)
     (prefetched,) = await account.send(task)
     await until(lambda: _empty(account))
     workers.lose(first)
@@ -174,15 +176,16 @@ async def test_a_reply_of_a_killed_worker_comes_from_the_rerun(stage, amqp_url, 
         first = workers.start()
         await consumed(app)
         result = await app.asend_task("hit.hold")
-        await until(lambda: stage.account.runs_of(result.id), deadline=20)
+        await until(lambda: stage.account.runs_of(result.id), deadline=60)
         workers.lose(first)
         second = workers.start()
-        assert await result.aget(timeout=20) == second.pid
+        assert await result.aget(timeout=60) == second.pid
         assert stage.account.runs_of(result.id) == 2
     finally:
         await app.aclose()
 
 
+@long
 async def test_results_in_a_workers_own_memory_cost_no_task(stage, monkeypatch):
     """``memory://`` fences nothing between processes; the broker's redelivery still stands."""
     monkeypatch.setenv("AMQFLOW_BACKEND", "memory://")
@@ -191,10 +194,10 @@ async def test_results_in_a_workers_own_memory_cost_no_task(stage, monkeypatch):
     await consumed(stage.app)
     (held,) = await account.send("hit.hold")
     others = await account.send("hit.plain", count=10)
-    await until(lambda: len(account.runs()) == 11, deadline=20)
+    await until(lambda: len(account.runs()) == 11, deadline=60)
     workers.lose(first)
     workers.start()
-    await until(lambda: account.runs_of(held) == 2, deadline=20)
+    await until(lambda: account.runs_of(held) == 2, deadline=60)
     await until(lambda: _empty(account))
     assert {task_id for task_id, _ in account.runs()} == {held, *others}
 
@@ -202,14 +205,21 @@ async def test_results_in_a_workers_own_memory_cost_no_task(stage, monkeypatch):
 # -- hard limits of coroutines -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["hit.late", "hit.stubborn", "hit.unstoppable"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param("hit.late", marks=long),
+        "hit.stubborn",
+        pytest.param("hit.unstoppable", marks=long),
+    ],
+)
 async def test_a_coroutine_that_swallows_its_hard_limit_is_failed_and_frees_its_slot(stage, task):
     account, workers = stage.account, stage.workers
     worker = workers.start("-Q", "default", "-c", "1")
     await consumed(stage.app)
     limited = await account.send(task, count=2)
     others = await account.send("hit.aplain", count=3)
-    balance = await account.balance(dead=["default"], deadline=20)
+    balance = await account.balance(dead=["default"], deadline=60)
     assert balance.states == {
         **dict.fromkeys(limited, "FAILURE"),
         **dict.fromkeys(others, "SUCCESS"),

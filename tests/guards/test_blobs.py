@@ -72,7 +72,7 @@ async def test_one_that_has_expired_is_missing(shelf):
         except BlobMissing as error:
             return "expired" in str(error)
 
-    await until(gone, deadline=10)
+    await until(gone, deadline=30)
     assert await short.get(lasting) == LARGE + b"y"
 
 

@@ -40,6 +40,21 @@ async def join(request, tmp_path, monkeypatch):
         yield opened
 
 
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_two_applications_that_share_a_store_heed_their_own(request, kind):
+    url = request.getfixturevalue("redis_url") if kind == "redis" else f"memory://{uuid.uuid4()}"
+    async with AsyncExitStack() as around:
+        shop, bank = (
+            open_revocations(url, app_name=name, clock=SYSTEM_CLOCK) for name in ("shop", "bank")
+        )
+        around.push_async_callback(shop.close)
+        around.push_async_callback(bank.close)
+        now = SYSTEM_CLOCK.now()
+        await shop.add([Revocation(Target.TASK, "send", now, now + 60)])
+        assert [one.value for one in await shop.all()] == ["send"]
+        assert await bank.all() == []
+
+
 @asynccontextmanager
 async def following(revocations):
     """Follow as a worker does, and count what was told: wholes, and lines altogether."""

@@ -30,9 +30,9 @@ results = [
     send("ours.add", 1, 1, countdown=0.5),
     send("ours.add", 1, 2, expires=60, priority=3),
 ]
-print([result.get(timeout=20) for result in results])
+print([result.get(timeout=60) for result in results])
 try:
-    send("ours.fail").get(timeout=20)
+    send("ours.fail").get(timeout=60)
 except ValueError as error:
     print("ValueError", error)
 """
@@ -63,19 +63,19 @@ async def test_celery_runs_our_messages(environment, amqp_url, redis_url):
             return True
 
         await until(routed, deadline=30, every=0.2)
-        assert await sent[0].aget(timeout=20) == 5
+        assert await sent[0].aget(timeout=60) == 5
         echo = await app.asend_task("celery.echo", ([1, "é"],), {"k": None}, queue="celery-side")
-        assert await echo.aget(timeout=20) == [[1, "é"], {"k": None}, True]
+        assert await echo.aget(timeout=60) == [[1, "é"], {"k": None}, True]
         with pytest.raises(TypeError):
-            await (await app.asend_task("celery.add", (1,), queue="celery-side")).aget(timeout=20)
+            await (await app.asend_task("celery.add", (1,), queue="celery-side")).aget(timeout=60)
         linked = await app.asend_task(
             "celery.add",
             (1, 1),
             queue="celery-side",
             link=app.signature("celery.add", (10,), queue="celery-side", task_id="linked-id"),
         )
-        assert await linked.aget(timeout=20) == 2
-        assert await app.AsyncResult("linked-id").aget(timeout=20) == 12
+        assert await linked.aget(timeout=60) == 2
+        assert await app.AsyncResult("linked-id").aget(timeout=60) == 12
     finally:
         celery.terminate()
         async with asyncio.timeout(30):

@@ -29,15 +29,15 @@ saved = GroupResult.restore(ids["group"], app=app)
 parent = AsyncResult(ids["parent"], app=app)
 child, inner = parent.children
 try:
-    AsyncResult(ids["failed"], app=app).get(timeout=20)
+    AsyncResult(ids["failed"], app=app).get(timeout=60)
     failed = None
 except ValueError as error:
     failed = str(error)
 print(json.dumps({
-    "body": body.get(timeout=20),
+    "body": body.get(timeout=60),
     "saved": saved.join(timeout=20),
     "states": [saved.ready(), saved.successful(), saved.completed_count()],
-    "child": child.get(timeout=20),
+    "child": child.get(timeout=60),
     "inner": [type(inner).__name__, inner.id, inner.join(timeout=20)],
     "failed": failed,
 }))

@@ -237,7 +237,6 @@ async def test_403_in_the_middle_is_told(transport, rabbitmq, vhost, amqp_url, m
 async def test_a_broker_that_falls_silent_in_the_middle_is_told_in_time(
     amqp_url, management, monkeypatch
 ):
-    monkeypatch.setattr("amqflow.transport.aiopika.calls.CALL_TIMEOUT", 1.0)
     async with TcpProxy(amqp_url) as proxy:
         behind = open_transport(proxy.url)
         try:
@@ -247,6 +246,8 @@ async def test_a_broker_that_falls_silent_in_the_middle_is_told_in_time(
             def silence(_):
                 silent.set()
                 proxy.black_hole()
+                for module in ("calls", "link"):
+                    monkeypatch.setattr(f"amqflow.transport.aiopika.{module}.CALL_TIMEOUT", 0.5)
 
             with pytest.raises(BrokerUnavailable, match="did not answer in time"):
                 await execute(plan, behind, on_done=silence)

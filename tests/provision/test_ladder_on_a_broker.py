@@ -60,10 +60,10 @@ async def test_delays_over_many_levels_arrive_in_time_and_never_early(shop, ladd
     delays = [0, 0.001, 0.02, 0.05, 0.1, 0.34, 0.62, 0.63, 1.27, 1.28, 2.0]
     async with arrivals(shop, "default") as arrived:
         due = [await send(shop, ladder, "default", d, n) for n, d in enumerate(delays)]
-        await until(lambda: len(arrived) == len(delays), deadline=20)
+        await until(lambda: len(arrived) == len(delays), deadline=60)
     late = [arrived[n] - moment for n, moment in enumerate(due)]
     assert min(late) >= -0.001, "the broker's clock counts whole milliseconds"
-    assert max(late) < 2, "loose, for a loaded machine"
+    assert max(late) < 10, "loose, for a loaded machine"
 
 
 async def test_a_short_delay_is_not_held_up_by_a_long_one(shop, ladder):
@@ -97,7 +97,7 @@ async def test_an_unknown_queue_ends_as_undelivered_and_the_ladder_flows_on(shop
             await send(shop, ladder, "no.such.queue", 0.3, number)
         await send(shop, ladder, "default", 0.3, 1)
         await send(shop, ladder, "no.such.queue", 0, 100)
-        await until(lambda: len(lost) == 101 and len(arrived) == 1, deadline=20)
+        await until(lambda: len(lost) == 101 and len(arrived) == 1, deadline=60)
 
 
 NAMES = ["a.b.c", "with space", "a.*.#", "#", "*", "größe/Ж/測試", "100%25", "q" * 199, "it's"]
@@ -124,7 +124,7 @@ async def test_any_name_a_broker_takes_is_reached(shop, ladder, rabbitmq, vhost,
     assert left.messages == 0
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 async def test_messages_survive_a_killed_broker_in_the_ladder(private_rabbitmq, connect):
     broker = private_rabbitmq()
     facts = BrokerFacts(broker.version)

@@ -8,14 +8,15 @@ from urllib.parse import quote
 
 import pytest
 
-from amqflow.errors import AmqflowError, ReplaceRefused
+from amqflow.errors import AmqflowError, NotFound, ReplaceRefused
 from amqflow.management import Management
 from amqflow.protocol import Envelope
 from amqflow.protocol.headers import EXCHANGE, ROUTING_KEY
+from amqflow.provision import apply
 from amqflow.provision.live import by_management
 from amqflow.provision.migrate import Migration
 from amqflow.provision.mover import digest, inbound, outbound
-from amqflow.topology import Queue
+from amqflow.topology import Binding, Queue, QueueType, Topology
 from amqflow.topology.names import MovingNames
 from amqflow.transport import Delivery
 from tests.provision.moving import door, replaced_under_load
@@ -102,6 +103,18 @@ async def test_a_single_active_consumer_is_refused_while_it_consumes(transport, 
     await refused(transport, management, "single active consumer")
 
 
+async def test_a_policy_that_would_drop_what_waits_is_refused(transport, management):
+    await transport.declare_queue("q")
+    definition = {"pattern": "q", "definition": {"max-length": 3}, "apply-to": "queues"}
+    await management.put(management.path("policies", "all"), definition)
+    with pytest.raises(
+        ReplaceRefused, match=r"policy 'all' sets max-length on 'amqflow\.moving\.q"
+    ):
+        await Migration(Queue("q"), transport, management).run()
+    with pytest.raises(NotFound):
+        await transport.declare_exchange(MovingNames("q").mark, passive=True)
+
+
 async def test_a_queue_that_is_as_wanted_already_is_left_alone(transport, management):
     await transport.declare_queue("q", arguments=Queue("q").declare_arguments())
     before = await by_management(management)
@@ -176,8 +189,8 @@ def test_a_copy_of_a_later_run_is_another_copy():
 @pytest.fixture
 def at_once(monkeypatch):
     """Nobody publishes by the queue's name and no count is old: nothing needs to be waited for."""
-    for name in ("LEASE", "GRACE", "COUNTED"):
-        monkeypatch.setattr(f"amqflow.provision.migrate.{name}", 0.5)
+    for name, seconds in (("LEASE", 0.5), ("GRACE", 0.5), ("COUNTED", 6.0)):
+        monkeypatch.setattr(f"amqflow.provision.migrate.{name}", seconds)
 
 
 @pytest.fixture
@@ -213,9 +226,11 @@ async def dead_after_its_confirms(transport, management, monkeypatch):
     """Run a migration up to copies that are confirmed, and never ack an original."""
     with monkeypatch.context() as patch:
         copied = []
-        patch.setattr(
-            "amqflow.provision.mover.Mover._end_taken", lambda mover: copied.extend(mover._taken)
-        )
+
+        async def end(mover):
+            copied.extend(mover._taken)
+
+        patch.setattr("amqflow.provision.mover.Mover._end_taken", end)
         running = asyncio.create_task(Migration(Queue("q"), transport, management).run())
         names = MovingNames("q")
         await until(lambda: copied and len(copied[-1]), deadline=60)
@@ -268,6 +283,65 @@ def cut(rabbitmq, vhost):
             rabbitmq.management("DELETE", "/api/connections/" + quote(one["name"]))
 
 
+@pytest.mark.faults_long
+async def test_a_queue_that_refuses_keeps_all_others_aside(transport, second, management, at_once):
+    """A receipt is written even where the queue itself refuses its copy."""
+    bodies = await filled(transport, 30)
+    wanted = Queue("q", type=QueueType.CLASSIC, max_length=5, overflow="reject-publish")
+    names = MovingNames("q")
+    running = asyncio.create_task(Migration(wanted, second, management).run())
+
+    async def all_tried():
+        with contextlib.suppress(AmqflowError):
+            return await counted(transport, names.receipts("back")) >= len(bodies)
+
+    await until(all_tried, deadline=60)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await second.close()
+    taken = []
+
+    def take(delivery):
+        taken.append(delivery.envelope.body)
+        delivery.ack()
+
+    consumer = transport.consume("q", take, prefetch=10)
+    await Migration(wanted, transport, management).run()
+    await until(lambda: set(taken) == set(bodies), deadline=60)
+    await consumer.close()
+
+
+@pytest.mark.faults_long
+async def test_what_a_worker_binds_meanwhile_does_not_double_it(
+    transport, second, management, at_once
+):
+    bodies = await filled(transport, 200)
+    await transport.declare_exchange("tasks", "topic")
+    await transport.bind_queue("q", "tasks", "k")
+    running = asyncio.create_task(Migration(Queue("q"), second, management).run())
+    await until(lambda: moving(transport), deadline=60, every=0.01)
+    await apply(Topology(bindings=(Binding("tasks", "q", routing_key="k"),)), transport)
+    for number in range(1000, 1020):
+        body = b"%d" % number
+        await transport.publish(Envelope(body, message_id=str(number)), "tasks", "k", timeout=30)
+        bodies.append(body)
+    await running
+    taken = await taken_from(transport, "q", len(bodies))
+    assert sorted(taken) == sorted(bodies)
+    assert await counted(transport, "q") == 0
+    found = await management.get(management.path("queues", "q") + "/bindings")
+    assert [(one["source"], one["routing_key"]) for one in found if one["source"]] == [
+        ("tasks", "k")
+    ]
+
+
+async def moving(transport):
+    with contextlib.suppress(AmqflowError):
+        await transport.declare_exchange(MovingNames("q").mark, passive=True)
+        return await counted(transport, MovingNames("q").hold) >= 100
+
+
+@pytest.mark.faults_long
 async def test_of_two_migrations_at_once_one_is_told_and_nothing_is_lost(
     transport, second, management, at_once
 ):

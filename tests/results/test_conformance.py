@@ -170,6 +170,7 @@ async def test_many_are_read_at_once_in_order(store):
     assert [one.state for one in seen if one is not None] == [SUCCESS, FAILURE, SUCCESS, SUCCESS]
     assert seen[0].result == [2**80, ids[3]]
     assert (seen[2].exception.type, seen[2].exception.args) == ("KeyError", ("a",))
+    assert seen == [await store.get(task_id) for task_id in asked]
     assert await store.get_many([]) == []
 
 
@@ -208,7 +209,7 @@ async def test_wait_times_out(store):
     begun = time.monotonic()
     with pytest.raises(TimeoutError):
         await store.wait(new_id(), 0.05)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 15
 
 
 async def test_wait_is_not_woken_by_a_retry(store):
@@ -459,7 +460,7 @@ async def test_once_runs_after_the_lease_and_is_kept_by_renewing(fenced):
         other = await begin(fenced, task_id, once=True, owner="w2")
         return other if other.verdict is Verdict.RUN else None
 
-    other = await until(taken, deadline=5)
+    other = await until(taken, deadline=30)
     assert other.fence == claim.fence + 1
     assert await fenced.renew([(mine, claim.fence)]) == [False]
     assert (await finish(fenced, Outcome(task_id, SUCCESS), claim.fence)).refused

@@ -165,7 +165,7 @@ async def test_celery_raises_our_failure(store, celery, error):
     await finish(store, Outcome(task_id, FAILURE, exception=describe(error), traceback="the trace"))
     result = AsyncResult(task_id, app=celery)
     with pytest.raises(type(error)) as raised:
-        result.get(timeout=5)
+        result.get(timeout=30)
     assert raised.value.args == error.args
     assert result.traceback == "the trace"
 
@@ -174,7 +174,7 @@ async def test_celery_sees_our_revoke_and_retry(store, celery):
     revoked, retried = new_id(), new_id()
     await finish(store, Outcome(revoked, REVOKED, reason="terminated"))
     with pytest.raises(TaskRevokedError, match="terminated"):
-        AsyncResult(revoked, app=celery).get(timeout=5)
+        AsyncResult(revoked, app=celery).get(timeout=30)
     await finish(store, Outcome(retried, RETRY, exception=describe(OSError(5, "io"))))
     result = AsyncResult(retried, app=celery)
     assert (result.state, result.ready()) == (RETRY, False)

@@ -58,7 +58,7 @@ async def each_verb_holds(store):
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable):
             await verb()
-        assert time.monotonic() - begun < 4 * DEADLINE
+        assert time.monotonic() - begun < 10 + DEADLINE
 
 
 async def recovered(store):
@@ -72,7 +72,7 @@ async def recovered(store):
             return False
         return claim.verdict is Verdict.RUN
 
-    await until(works, deadline=15)
+    await until(works, deadline=40)
 
 
 async def test_nobody_there():

@@ -103,11 +103,11 @@ async def test_a_celery_caller_gets_our_answer(store, celery, persistent):
         return celery.thread_oid
 
     def read():
-        assert AsyncResult(good, app=celery).get(timeout=10) == {"a": b"\xff"}
+        assert AsyncResult(good, app=celery).get(timeout=30) == {"a": b"\xff"}
         with pytest.raises(KeyError, match="k"):
-            AsyncResult(bad, app=celery).get(timeout=10)
+            AsyncResult(bad, app=celery).get(timeout=30)
         with pytest.raises(TaskRevokedError, match="stop"):
-            AsyncResult(revoked, app=celery).get(timeout=10)
+            AsyncResult(revoked, app=celery).get(timeout=30)
 
     outcomes = (
         Outcome(good, SUCCESS, {"a": b"\xff"}),

@@ -182,7 +182,7 @@ async def test_a_connection_that_went_silent_is_noticed(private_redis):
     def moved():
         return subscribers() not in ([], first)
 
-    await until(lambda: asyncio.to_thread(moved), deadline=15)
+    await until(lambda: asyncio.to_thread(moved), deadline=40)
     await until(lambda: server.cli("PUBSUB", "CHANNELS"))
     server.cli("PUBLISH", "celery-task-meta-quiet", '{"status": "SUCCESS", "result": 1}')
     assert (await task).result == 1

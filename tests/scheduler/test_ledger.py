@@ -1,4 +1,4 @@
-"""Three schedulers, one killed again and again, the broker restarted, the store paused.
+"""Three schedulers, one killed again and again, the store paused, the broker killed (at length).
 
 Each slot runs exactly once, or is recorded as missed where the outage outlasted ``max_lateness``.
 """
@@ -8,7 +8,6 @@ import importlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -21,6 +20,7 @@ from amqflow.errors import AmqflowError
 from amqflow.scheduler.redis import RedisScheduleStore
 from amqflow.scheduler.words import What
 from tests.faults.ledger import ROOT, Workers, consumed
+from tests.servers.command import Command
 from tests.servers.wait import until
 
 APP = "tests.scheduler.ledger_app"
@@ -60,9 +60,8 @@ class Schedulers:
         self._started += 1
         log = (self._folder / f"beat{self._started}.log").open("wb")
         self.running.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "amqflow", "-A", APP, "beat", "-n", f"b{self._started}"],
-                cwd=ROOT,
+            Command(
+                *("-m", "amqflow", "-A", APP, "beat", "-n", f"b{self._started}"),
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -95,15 +94,19 @@ class Schedulers:
 
 
 @pytest.fixture
-def stage(private_rabbitmq, private_redis, tmp_path, monkeypatch):
-    """Servers to harm, an application of so many entries, its processes."""
+def stage(request, private_rabbitmq, private_redis, tmp_path, monkeypatch):
+    """Servers to harm, an application of so many entries, its processes.
 
-    def setup(entries, lateness):
-        broker, store = private_rabbitmq(), private_redis()
+    Without ``broken`` the broker is the shared one.
+    """
+
+    def setup(entries, lateness, *, broken):
+        store, broker = private_redis(), private_rabbitmq() if broken else None
+        url = broker.url if broker else request.getfixturevalue("amqp_url")
         log = tmp_path / "runs.log"
         log.touch()
         for name, value in {
-            "AMQFLOW_BROKER": broker.url,
+            "AMQFLOW_BROKER": url,
             "AMQFLOW_BACKEND": store.url,
             "LEDGER_LOG": str(log),
             "LEDGER_ENTRIES": str(entries),
@@ -120,43 +123,52 @@ def stage(private_rabbitmq, private_redis, tmp_path, monkeypatch):
     workers.close()
 
 
+async def kill(schedulers, every, enough, balance):
+    """Kill a scheduler every so many seconds."""
+    while not enough.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(enough.wait(), every)
+        await asyncio.to_thread(schedulers.replace_oldest)
+        balance.killed += 1
+
+
+async def harm(broker, store, break_broker, pause_store, away):
+    """Kill the broker, and later pause the store or have it away; after seconds each."""
+    if broker is not None:
+        await asyncio.sleep(break_broker)
+        await asyncio.to_thread(broker.kill9)
+        await asyncio.to_thread(broker.start)
+    await asyncio.sleep(max(0.0, pause_store - (break_broker or 0.0)))
+    if away:
+        await asyncio.to_thread(store.kill9)
+        await asyncio.sleep(away)
+        await asyncio.to_thread(store.start)
+        await asyncio.sleep(3)
+    else:
+        await asyncio.to_thread(store.pause, 2.5)
+
+
 async def run(
     stage, *, entries, lateness, seconds, every, break_broker, pause_store, workers=1, away=0.0
 ):
     setup, working, schedulers = stage
-    broker, store, app, log = setup(entries, lateness)
+    broker, store, app, log = setup(entries, lateness, broken=break_broker is not None)
     for _ in range(workers):
         working.start("-c", "20")
     await consumed(app, by=workers)
-    await asyncio.to_thread(broker.settle)
+    if broker is not None:
+        await asyncio.to_thread(broker.settle)
     for _ in range(3):
         schedulers.start()
     await until(log.read_text, deadline=60, message=schedulers.logs())
-    balance = Balance()
+    balance, enough = Balance(), asyncio.Event()
 
-    async def kill():
-        while True:
-            await asyncio.sleep(every)
-            await asyncio.to_thread(schedulers.replace_oldest)
-            balance.killed += 1
-
-    async def harm():
-        await asyncio.sleep(break_broker)
-        await asyncio.to_thread(broker.kill9)
-        await asyncio.to_thread(broker.start)
-        await asyncio.sleep(max(0.0, pause_store - break_broker))
-        if away:
-            await asyncio.to_thread(store.kill9)
-            await asyncio.sleep(away)
-            await asyncio.to_thread(store.start)
-            await asyncio.sleep(3)
-        else:
-            await asyncio.to_thread(store.pause, 2.5)
-
-    killing, harming = asyncio.create_task(kill()), asyncio.create_task(harm())
+    killing = asyncio.create_task(kill(schedulers, every, enough, balance))
+    harming = asyncio.create_task(harm(broker, store, break_broker, pause_store, away))
     await asyncio.sleep(seconds)
     await harming
-    killing.cancel()
+    enough.set()
+    await killing
     # All that is due by now is decided by whoever lives; what the last dead one held as well.
     due = time.time()
     kept = RedisScheduleStore(store.url, app.main, history=400)
@@ -216,6 +228,16 @@ async def settled(app, kept, names, balance, log):
 
 
 @pytest.mark.faults
+async def test_slots_run_once_while_schedulers_are_killed_and_the_store_is_paused(stage):
+    balance = await run(
+        stage, entries=40, lateness=60, seconds=4, every=1.5, break_broker=None, pause_store=1
+    )
+    assert balance.killed >= 2
+    assert balance.missed == 0, "nothing was away for a minute"
+    assert balance.slots >= 40 * 3
+
+
+@pytest.mark.faults_long
 async def test_slots_run_once_while_schedulers_are_killed_and_the_servers_fail(stage):
     balance = await run(
         stage, entries=40, lateness=60, seconds=9, every=3, break_broker=2, pause_store=6

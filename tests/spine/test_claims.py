@@ -147,7 +147,7 @@ async def test_early_acks_take_no_more_than_the_prefetch_window(bench, runs):
         assert worker._executor.waiting <= 5
     assert await bench.count("default") >= 85, "a graceful stop gives back what has not started"
     async with bench.working(slots=50):
-        await until(lambda: len(runs) == 100, deadline=20)
+        await until(lambda: len(runs) == 100, deadline=60)
     assert set(runs.values()) == {1}
 
 
@@ -184,7 +184,7 @@ async def test_stops_make_no_suspects(bench, runs):
         assert await bench.count("default.suspect") == 0
     assert await bench.count("default.dead") == 0
     async with bench.working(slots=40):
-        await until(lambda: len(runs) == 30, deadline=20)
+        await until(lambda: len(runs) == 30, deadline=60)
     assert set(runs.values()) == {1}
 
 

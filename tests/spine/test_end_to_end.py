@@ -38,8 +38,8 @@ async def test_def_and_async_def_give_their_results(bench):
         return 2 * x
 
     async with bench.working():
-        assert await (await add.adelay(2, 3)).aget(timeout=10) == 5
-        assert await (await double.adelay(4)).aget(timeout=10) == 8
+        assert await (await add.adelay(2, 3)).aget(timeout=30) == 5
+        assert await (await double.adelay(4)).aget(timeout=30) == 8
 
 
 async def test_exact_values_round_trip(bench):
@@ -56,7 +56,7 @@ async def test_exact_values_round_trip(bench):
         float("inf"),
     ]
     async with bench.working():
-        results = [await (await echo.adelay(value)).aget(timeout=10) for value in values]
+        results = [await (await echo.adelay(value)).aget(timeout=30) for value in values]
     assert results == values
     assert isinstance(results[2], UUID)
 
@@ -77,7 +77,7 @@ async def test_the_request_tells_where_the_task_came_from(bench):
 
     async with bench.working():
         result = await inspect.aapply_async((1,), task_id="chosen-id")
-        seen = await result.aget(timeout=10)
+        seen = await result.aget(timeout=30)
     assert seen == {
         "id": "chosen-id",
         "root": "chosen-id",
@@ -96,7 +96,7 @@ async def test_a_failure_raises_the_tasks_own_error(bench):
 
     async with bench.working():
         with pytest.raises(KeyError, match="missing"):
-            await (await fail.adelay()).aget(timeout=10)
+            await (await fail.adelay()).aget(timeout=30)
 
 
 async def test_wrong_arguments_raise_at_the_caller(bench):
@@ -199,7 +199,7 @@ async def test_replies_come_again_after_the_reply_queue_has_expired(amqp_url, mo
         runtime = app.runtime()
         await runtime.transport.delete_queue(runtime.store.reply_to)
         await until(lambda: not runtime._replies._consumer.active)
-        await until(lambda: runtime._replies._consumer.active, deadline=20)
+        await until(lambda: runtime._replies._consumer.active, deadline=60)
         assert await (await task.adelay(2)).aget(10) == 2
     await app.aclose()
 
@@ -290,7 +290,7 @@ async def test_links_and_errbacks_run_once_with_what_they_need(bench):
     async with bench.working():
         await add.aapply_async((1, 2), link=[note.s(), add.s(10)])
         await fail.aapply_async(link_error=sorry.s())
-        await until(lambda: len(seen) == 2, deadline=10)
+        await until(lambda: len(seen) == 2, deadline=30)
     assert set(seen) == {3, ("fail", "no", True)}
 
 
@@ -311,8 +311,8 @@ async def test_soft_limit_can_be_caught_in_a_coroutine_and_in_a_thread(bench):
             return "caught"
 
     async with bench.working():
-        assert await (await patient.adelay()).aget(timeout=10) == "caught"
-        assert await (await busy.adelay()).aget(timeout=10) == "caught"
+        assert await (await patient.adelay()).aget(timeout=30) == "caught"
+        assert await (await busy.adelay()).aget(timeout=30) == "caught"
 
 
 async def test_hard_limit_frees_the_slot(bench):
@@ -334,8 +334,8 @@ async def test_hard_limit_frees_the_slot(bench):
         async with bench.working(slots=1):
             for task in (stuck, asleep):
                 with pytest.raises(TimeLimitExceeded):
-                    await (await task.adelay()).aget(timeout=10)
-            assert await (await fine.adelay()).aget(timeout=10) == 1
+                    await (await task.adelay()).aget(timeout=30)
+            assert await (await fine.adelay()).aget(timeout=30) == 1
     finally:
         release.set()
 
@@ -354,9 +354,9 @@ async def test_update_state_is_seen_while_the_task_runs(bench):
         async def progressed():
             return await result.astate() == "PROGRESS"
 
-        await until(progressed, deadline=10)
+        await until(progressed, deadline=30)
         go.set()
-        await result.aget(timeout=10)
+        await result.aget(timeout=30)
         assert await result.astate() == "SUCCESS"
 
 
@@ -373,28 +373,34 @@ async def test_started_is_shown_when_tracked(bench):
         async def started():
             return await result.astate() == "STARTED"
 
-        await until(started, deadline=10)
+        await until(started, deadline=30)
         go.set()
-        await result.aget(timeout=10)
+        await result.aget(timeout=30)
 
 
 async def test_priorities_order_what_a_worker_holds(bench):
     order = []
-    gate = threading.Event()
+    started, gate = threading.Event(), threading.Event()
 
     @bench.app.task(queue="prio", priority=0)
     def work(level):
-        gate.wait(20)
+        started.set()
+        gate.wait(60)
         order.append(level)
 
-    async with bench.working("prio", slots=1):
-        pass  # declares the queue
-    for level in [5, 1, 9, 3, 7, 0, 8]:
-        await work.aapply_async((level,), priority=level)
-    async with bench.working("prio", slots=1):
+    async with bench.working("prio", slots=1, multiplier=8):
+        await work.aapply_async((2,), priority=2)
+        await until(started.is_set, deadline=30)
+        for level in [5, 1, 9, 3, 7, 0, 8]:
+            await work.aapply_async((level,), priority=level)
+
+        async def all_held():
+            return await bench.count("prio") == 0
+
+        await until(all_held, deadline=30)
         gate.set()
-        await until(lambda: len(order) == 7, deadline=10)
-    assert order == [9, 8, 7, 5, 3, 1, 0]
+        await until(lambda: len(order) == 8, deadline=30)
+    assert order == [2, 9, 8, 7, 5, 3, 1, 0]
 
 
 async def test_a_get_that_times_out_says_why(bench):
@@ -421,7 +427,7 @@ async def test_an_unroutable_call_raises_and_says_what_to_do(bench):
 async def test_an_unknown_task_fails_at_once(bench):
     async with bench.working():
         with pytest.raises(UnknownTask, match=r"no\.such"):
-            await (await bench.app.asend_task("no.such")).aget(timeout=10)
+            await (await bench.app.asend_task("no.such")).aget(timeout=30)
 
 
 async def test_blocking_verbs_inside_a_loop_name_their_twin(bench):
@@ -434,14 +440,12 @@ async def test_blocking_verbs_inside_a_loop_name_their_twin(bench):
 
 
 def test_blocking_verbs_work_in_plain_code(amqp_url, redis_url):
-    import subprocess
-    import sys
-
+    from tests.servers.command import Command
     from tests.servers.wait import until_sync
 
     app = AmqFlow("plain", broker=amqp_url, backend=redis_url)
-    ready = subprocess.Popen(
-        [sys.executable, "-m", "amqflow.cli", "-A", "tests.spine.plain_app", "worker", "-c", "2"],
+    ready = Command(
+        *("-m", "amqflow", "-A", "tests.spine.plain_app", "worker", "-c", "2"),
         env={**os.environ, "AMQFLOW_BROKER": amqp_url, "AMQFLOW_BACKEND": redis_url},
     )
     try:
@@ -452,7 +456,7 @@ def test_blocking_verbs_work_in_plain_code(amqp_url, redis_url):
             except PublishError:  # the queue is not there yet, or elects its leader
                 return False
 
-        until_sync(answered, deadline=20)
+        until_sync(answered, deadline=60)
     finally:
         ready.terminate()
         assert ready.wait(20) == 0
@@ -468,7 +472,7 @@ async def test_rpc_results_come_back_as_messages(amqp_url):
 
     async with Bench(app).working():
         results = await asyncio.gather(*(add.adelay(i, i) for i in range(50)))
-        values = await asyncio.gather(*(result.aget(timeout=10) for result in results))
+        values = await asyncio.gather(*(result.aget(timeout=30) for result in results))
     assert values == [2 * i for i in range(50)]
 
 
@@ -502,13 +506,13 @@ async def test_stopping_hands_back_what_has_not_started(bench, runs):
 
     async with bench.working(slots=1) as worker:
         results = [await slow.adelay(n) for n in range(4)]
-        await until(started.is_set, deadline=10)
+        await until(started.is_set, deadline=30)
         worker.stop()
         go.set()
     assert sum(runs.values()) == 1
     assert await bench.count("default") == 3
     async with bench.working(slots=1):
-        assert [await result.aget(timeout=10) for result in results] == [0, 1, 2, 3]
+        assert [await result.aget(timeout=30) for result in results] == [0, 1, 2, 3]
     assert max(runs.values()) == 1
 
 

@@ -64,6 +64,25 @@ async def test_many_calls_at_once_get_their_own_answers(client):
     assert echoes == [b"%d" % n for n in range(60)]
 
 
+async def test_who_gives_up_waiting_holds_up_nobody(client):
+    """The server answers in order: what is behind a slow answer would wait for it."""
+    slow = asyncio.create_task(client.command("BLPOP", "never", "0"))
+    await asyncio.sleep(0.05)
+    behind = asyncio.create_task(client.command("ECHO", "behind"))
+    await asyncio.sleep(0.05)
+    slow.cancel()
+    await asyncio.wait([slow])
+    assert await client.command("ECHO", "next") == b"next"
+    assert not behind.done()
+    await client.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await behind
+
+
+async def test_nothing_asked_is_answered_at_once(client):
+    assert await client.pipeline([]) == []
+
+
 async def test_closed_and_used_again(client):
     await client.command("PING")
     await client.close()

@@ -1,6 +1,10 @@
 """The pytest plugin as users have it: their tests, run by their pytest, with nothing else there."""
 
+import os
+
 import pytest
+
+from tests.servers.command import run
 
 pytest_plugins = ["pytester"]
 
@@ -35,12 +39,19 @@ INI = """
 @pytest.fixture
 def project(pytester, monkeypatch):
     """A folder with an application, where pytest runs in a process of its own."""
-    for name in ("AMQFLOW_BROKER", "AMQFLOW_BACKEND"):
+    for name in ("AMQFLOW_BROKER", "AMQFLOW_BACKEND", "AMQFLOW_DELAY_LEVELS"):
         monkeypatch.delenv(name, raising=False)
     pytester.makeini(INI)
     pytester.makepyfile(shop=SHOP)
     pytester.syspathinsert()
     return pytester
+
+
+def ran(project, *options):
+    """Run the project's tests in a fork that has imported amqflow, and parse what it prints."""
+    done = run("-m", "pytest", *options, cwd=project.path, env=os.environ)
+    printed = done.stdout.splitlines(), done.stderr.splitlines()
+    return pytest.RunResult(done.returncode, *printed, duration=0.0)
 
 
 def test_assertions_read_as_sentences(project):
@@ -99,14 +110,14 @@ def test_assertions_read_as_sentences(project):
 
         def test_a_worker_beside_the_test(amqflow_app):
             with amqflow_app.running():
-                assert shop.send.delay("a@b.c").get(timeout=10) >= 1
+                assert shop.send.delay("a@b.c").get(timeout=30) >= 1
 
 
         def test_the_application_is_given_back(request):
             assert shop.app.hosted is None
         """
     )
-    done = project.runpytest_subprocess("-p", "no:randomly", "-p", "no:xdist")
+    done = ran(project, "-p", "no:randomly", "-p", "no:xdist")
     done.assert_outcomes(passed=7)
 
 
@@ -145,7 +156,7 @@ def test_what_is_wrong_is_said_in_a_sentence(project):
             assert_enqueued(shop.send)
         """
     )
-    done = project.runpytest_subprocess()
+    done = ran(project)
     done.assert_outcomes(failed=6)
     done.stdout.fnmatch_lines_random(
         [
@@ -186,7 +197,7 @@ def test_async_tests_have_their_twin(project):
             await shop.send.adelay("left behind")
         """
     )
-    done = project.runpytest_subprocess("-W", "error")
+    done = ran(project, "-W", "error")
     done.assert_outcomes(passed=2)
 
 
@@ -232,7 +243,7 @@ def test_any_client_can_use_the_broker_and_any_application_be_bound(project):
             pass
         """
     )
-    done = project.runpytest_subprocess()
+    done = ran(project)
     done.assert_outcomes(passed=2, errors=1)
     done.stdout.fnmatch_lines(["*name the application in pytest's configuration*"])
 

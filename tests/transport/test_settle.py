@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from amqflow.errors import ChannelLost, NotFound
 from tests.transport.suite import message
 
 
@@ -86,41 +87,44 @@ async def test_what_was_acked_is_acked_when_the_transport_closes(open_seam, amqp
     assert await seam.ready(queue) == 0
 
 
-# -- a note with the acks --------------------------------------------------------------------
+# -- acks and a message as one step -----------------------------------------------------------
 
 
-async def test_a_note_goes_out_with_the_acks_of_its_loop_turn(seam, queue):
+async def test_a_commit_acks_and_publishes_as_one_step(seam, queue):
     await seam.transport.declare_queue("notes")
-    await seam.publish(queue, b"a", b"b")
-    inbox = await seam.consume(queue)
-    await inbox.holds(2)
-    first, second = inbox.deliveries
-    assert inbox.consumer.note(message(b"had a"), "", "notes")
-    first.ack()
-    await seam.becomes_ready("notes", 1)
+    await seam.publish(queue, b"a", b"b", b"c")
+    inbox = await seam.consume(queue, transactional=True)
+    await inbox.holds(3)
+    first, second, third = inbox.deliveries
+    await inbox.consumer.commit([first, third], message(b"had a and c"), "", "notes")
     notes = await seam.consume("notes")
     await notes.holds(1)
-    assert notes.bodies == [b"had a"]
+    assert notes.bodies == [b"had a and c"]
+    second.ack()  # and is never committed
     await inbox.consumer.close()
-    assert second.envelope.body == b"b"
     await seam.becomes_ready(queue, 1)
 
 
-async def test_where_a_note_finds_no_exchange_none_of_its_acks_is_done(seam, queue):
+async def test_where_a_commit_finds_no_exchange_nothing_is_acked(seam, queue):
     await seam.publish(queue, b"a")
-    inbox = await seam.consume(queue)
+    inbox = await seam.consume(queue, transactional=True)
     await inbox.holds(1)
     generation = inbox.consumer.generation
-    assert inbox.consumer.note(message(b"had a"), "gone", "")
-    inbox.deliveries[0].ack()
+    with pytest.raises((NotFound, ChannelLost)):
+        await inbox.consumer.commit(inbox.deliveries, message(b"had a"), "gone", "")
     await inbox.holds(2)
     assert inbox.bodies == [b"a", b"a"]
     assert inbox.consumer.generation == generation + 1
     assert not inbox.deliveries[0].live
+    with pytest.raises(ChannelLost):
+        await inbox.consumer.commit(inbox.deliveries, message(b"had a"), "", queue)
 
 
-async def test_a_closed_consumer_takes_no_note(seam, queue):
-    inbox = await seam.consume(queue)
+async def test_a_closed_consumer_commits_nothing(seam, queue):
+    await seam.publish(queue, b"a")
+    inbox = await seam.consume(queue, transactional=True)
+    await inbox.holds(1)
     await inbox.consumer.close()
-    assert not inbox.consumer.note(message(), "", queue)
-    assert await seam.ready(queue) == 0
+    with pytest.raises(ChannelLost):
+        await inbox.consumer.commit(inbox.deliveries, message(), "", queue)
+    await seam.becomes_ready(queue, 1)

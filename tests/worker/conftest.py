@@ -4,7 +4,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from amqflow import AmqFlow
 from amqflow.worker.pools import PoolCapabilities
+from tests.servers.command import Command
 from tests.servers.wait import until_sync
 
 ROOT = Path(__file__).parents[2]
@@ -46,18 +46,13 @@ class Stage:
     def start(self, *options, slots=2):
         mode = "ab" if self._log.exists() else "wb"
         with self._log.open(mode) as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "amqflow", "-A", self._app, "worker"),
-                    *("-P", self.pool, "-c", str(slots), "-l", "info", *self._options, *options),
-                ],
-                cwd=ROOT,
+            self.process = Command(
+                *("-m", "amqflow", "-A", self._app, "worker"),
+                *("-P", self.pool, "-c", str(slots), "-l", "info", *self._options, *options),
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        ready = self.log().count("] ready") + self.log().count("ready ")
-        del ready
         self.wait_for("ready")
         return self.process
 

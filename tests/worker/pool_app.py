@@ -357,6 +357,20 @@ def handler_raises(after: float) -> int:
     return os.getpid()
 
 
+@app.task(name="ahandler_raises")
+async def ahandler_raises() -> str:
+    """The same while a coroutine waits; only a main thread can have signal handlers."""
+
+    def handler(*_):
+        raise RuntimeError("from a signal handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    await asyncio.sleep(0.3)
+    signal.signal(signal.SIGALRM, before)
+    return "ended"
+
+
 @app.task(name="counted")
 def counted(number: int) -> int:
     note("counted", number)

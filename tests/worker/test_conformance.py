@@ -61,10 +61,10 @@ def test_an_own_state_is_seen_while_the_task_runs(worker):
         pytest.skip("solo: while a def task runs nothing else does, by design")
     (worker.folder / "go").unlink(missing_ok=True)
     result = worker.send("progress")
-    until_sync(lambda: result.info == {"done": 2}, deadline=20)
+    until_sync(lambda: result.info == {"done": 2}, deadline=60)
     assert result.state == "PROGRESS"
     (worker.folder / "go").touch()
-    result.get(timeout=20)
+    result.get(timeout=60)
 
 
 def test_a_failure_carries_its_exception_and_where_it_was_raised(worker):
@@ -79,7 +79,7 @@ def test_ignored_and_rejected_runs_end_without_a_result(worker):
     before = len(worker.lines("ignored"))
     ignored, rejected = worker.send("ignored"), worker.send("rejected")
     worker.wait_lines("ignored", before + 1)
-    until_sync(lambda: "not today" in worker.log(), deadline=20)
+    until_sync(lambda: "not today" in worker.log(), deadline=60)
     assert worker.get("add", 1, 1) == 2
     assert (ignored.state, rejected.state) == ("PENDING", "PENDING")
 
@@ -107,7 +107,7 @@ def test_compositions_run_in_every_pool(worker):
 def test_signals_are_sent_where_the_task_ran(worker):
     result = worker.send("told")
     task_id, pid, thread = result.get(timeout=30)
-    until_sync(lambda: len(worker.lines("told")) >= 2, deadline=10)
+    until_sync(lambda: len(worker.lines("told")) >= 2, deadline=30)
     before, after = worker.lines("told")[-2:]
     assert before == f"prerun {task_id} {pid} {thread}"
     assert after.startswith("postrun SUCCESS")
@@ -118,7 +118,7 @@ def test_middleware_runs_around_the_task_where_it_runs(worker):
     for task in ("hooked", "ahooked"):
         result = worker.send(task)
         pid = result.get(timeout=30)
-        until_sync(lambda: len(worker.lines("hooks")) >= 2, deadline=10)
+        until_sync(lambda: len(worker.lines("hooks")) >= 2, deadline=30)
         assert worker.lines("hooks")[-2:] == [
             f"before {result.id} {pid}",
             f"after {result.id} {pid} NoneType",
@@ -128,7 +128,7 @@ def test_middleware_runs_around_the_task_where_it_runs(worker):
 def test_lines_name_the_task_that_wrote_them(worker):
     result = worker.send("logs")
     result.get(timeout=30)
-    until_sync(lambda: "a line of mine" in worker.log(), deadline=10)
+    until_sync(lambda: "a line of mine" in worker.log(), deadline=30)
     line = next(line for line in worker.log().splitlines() if "a line of mine" in line)
     assert result.id in line
 
@@ -154,7 +154,7 @@ def test_a_soft_limit_fails_the_task_and_shows_where_it_was(worker, task):
     began = float(worker.lines(f"soft-{task}")[0])
     seen = float(worker.lines(f"soft-{task}.soft")[0])
     # 50 ms on an idle machine (benchmarked); a loaded one is given more.
-    assert 0.25 <= seen - began < 1.5
+    assert 0.25 <= seen - began < 10
 
 
 def test_a_soft_limit_wakes_a_task_that_waits_where_the_pool_can(worker):
@@ -172,7 +172,7 @@ def test_a_hard_limit_ends_the_task_and_shows_where_it_was(worker, task):
     where = {"late": "wait_here", "alate": "await_here"}[task]
     assert where in result.traceback, result.traceback
     began = float(worker.lines(name)[0])
-    assert 0.4 < result.date_done.timestamp() - began < 2.5
+    assert 0.4 < result.date_done.timestamp() - began < 10
     assert worker.get("add", 1, 1) == 2, "its slot is free"
     assert worker.get("add", 1, 1) == 2
 
@@ -198,7 +198,7 @@ def test_a_copy_that_a_task_forks_runs_nothing_of_the_workers(worker):
     before = len(worker.lines("forked"))
     assert worker.get("forks") == "original"
     assert sorted(worker.lines("forked")[before:]) == ["copy", "original"]
-    until_sync(lambda: "forked by the task" in worker.log(), deadline=10)
+    until_sync(lambda: "forked by the task" in worker.log(), deadline=30)
     assert [worker.get("add", n, 0) for n in range(5)] == list(range(5))
 
 
@@ -225,3 +225,12 @@ def test_replace_and_errbacks_are_the_same_everywhere(worker):
     written = worker.folder / "errback"
     until_sync(lambda: written.exists() and written.read_text(), deadline=30)
     assert written.read_text() == f"{result.id} KeyError True"
+
+
+def test_a_signal_handler_of_a_coroutine_that_raises_costs_that_task_at_most(worker):
+    sent = worker.send("ahandler_raises")
+    others = [worker.send("aadd", n, 0) for n in range(5)]
+    assert [other.get(timeout=30) for other in others] == list(range(5))
+    ended = sent.get(timeout=30, propagate=False)
+    assert ended == "ended" or "signal" in str(ended)
+    assert worker.get("add", 1, 1) == 2

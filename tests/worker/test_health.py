@@ -74,16 +74,17 @@ async def test_a_taken_port_is_said_in_a_sentence():
 
 
 async def test_a_worker_tells_what_it_does(bench):
-    go = asyncio.Event()
+    go, began = asyncio.Event(), set()
 
-    @bench.app.task(name="hold")
-    async def hold():
+    @bench.app.task(name="hold", bind=True)
+    async def hold(self):
+        began.add(self.request.id)
         await go.wait()
 
     async with bench.working(slots=2) as worker:
         assert worker.unready() is None
         calls = [await hold.adelay() for _ in range(3)]
-        await until(lambda: worker.status()["waiting"] == 1)
+        await until(lambda: worker.status()["waiting"] == 1 and len(began) == 2, deadline=30)
         status = worker.status()
         assert (status["state"], status["pool"], status["slots"], status["running"]) == (
             "ready",
@@ -95,11 +96,13 @@ async def test_a_worker_tells_what_it_does(bench):
         assert all(queue["active"] for queue in status["queues"])
         json.dumps(status)
         await bench.app.runtime().transport.delete_queue("default")
-        await until(lambda: worker.unready() is not None, deadline=20)
+        await until(lambda: worker.unready() is not None, deadline=30)
         assert worker.unready().startswith("not consuming: default")
         go.set()
-        # The third went with its queue.
-        await asyncio.gather(*(call.aget(timeout=20) for call in calls[:2]))
+        # What runs ends and its outcome is kept; what waited, whichever it was, went with its queue.
+        running = [call for call in calls if call.id in began]
+        await asyncio.gather(*(call.aget(timeout=30) for call in running))
+        assert len(began) == 2
         worker.stop()
         assert worker.unready() == "stopping"
 

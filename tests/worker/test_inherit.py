@@ -59,7 +59,7 @@ async def test_a_chain_of_calls_keeps_tenant_trace_and_deadline(bench):
         sent = await parent.aapply_async(
             headers={"tenant": "acme", "traceparent": trace}, expires=600
         )
-        await sent.aget(timeout=20)
+        await sent.aget(timeout=60)
     assert seen["tenant"] == "acme"
     assert seen["trace"] == trace
     assert seen["before"] is not None

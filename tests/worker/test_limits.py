@@ -60,9 +60,9 @@ async def test_the_workers_limits_are_for_tasks_without_their_own(bench):
 
     bench.app.conf.update(task_time_limit=30, task_soft_time_limit=20)
     async with bench.working():
-        await (await own.adelay()).aget(timeout=20)
-        await (await none.adelay()).aget(timeout=20)
-        await (await none.aapply_async(time_limit=5)).aget(timeout=20)
+        await (await own.adelay()).aget(timeout=60)
+        await (await none.adelay()).aget(timeout=60)
+        await (await none.aapply_async(time_limit=5)).aget(timeout=60)
     assert seen == {"own": (50, 40), "none": (5, 20)}
 
 

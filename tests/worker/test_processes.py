@@ -109,7 +109,7 @@ def test_an_error_from_a_signal_handler_is_the_tasks(pool):
 
 def test_an_alarm_left_behind_harms_nobody(pool):
     assert pool.get("handler_raises", 0.0) in pool.children()
-    until_sync(lambda: "outside any task" in pool.log(), deadline=20)
+    until_sync(lambda: "outside any task" in pool.log(), deadline=60)
     assert [pool.get("add", n, 0) for n in range(6)] == list(range(6))
 
 
@@ -117,21 +117,21 @@ def test_what_a_task_started_dies_with_it_at_the_hard_limit(pool):
     result = pool.send("starts_a_process", time_limit=1.0)
     (started,) = pool.wait_lines("started")
     assert failure(result) == "TimeLimitExceeded"
-    until_sync(lambda: not alive(int(started)), deadline=10)
+    until_sync(lambda: not alive(int(started)), deadline=30)
 
 
 def test_a_killed_slot_is_free_again_at_once(processes):
-    """A spare child is warm: the next task starts within 200 ms of the limit on an idle machine."""
+    """A spare child is warm: the next task starts in it, within 200 ms on an idle machine."""
     stage = processes(slots=1)
     assert stage.get("add", 1, 1, time_limit=30) == 2  # from now on a spare one is kept
     until_sync(lambda: len(stage.lines("born")) == 2, deadline=30)
+    warm = stage.lines("born")
     stage.send("late", time_limit=0.5)
     following = stage.send("hold", "next")
     (began,) = stage.wait_lines("late")
-    stage.wait_lines("next.held")
-    waited = time.time() - float(began) - 0.5
-    print(f"free again {waited * 1000:.0f} ms after the limit")
-    assert waited < 2.0
+    (pid,) = stage.wait_lines("next.held")
+    print(f"free again {(time.time() - float(began) - 0.5) * 1000:.0f} ms after the limit")
+    assert pid in warm, "a child that was warm before the limit, not one that started then"
     (stage.folder / "go").touch()
     following.get(timeout=30)
 
@@ -153,7 +153,7 @@ def test_children_retire_after_their_tasks_and_none_is_lost(processes):
 def test_a_child_that_holds_too_much_memory_is_replaced(processes):
     stage = processes("--max-memory-per-child", str(150 * 1024), slots=1)
     first = stage.get("hoards", 200)
-    until_sync(lambda: "KiB, more than" in stage.log(), deadline=20)
+    until_sync(lambda: "KiB, more than" in stage.log(), deadline=60)
     assert stage.get("pid") != first
 
 
@@ -165,7 +165,7 @@ def test_children_and_what_they_started_end_with_their_worker_however_it_dies(pr
     assert len(children) == 2
     stage.process.kill()
     stage.process.wait(10)
-    until_sync(lambda: not any(map(alive, [*children, int(started)])), deadline=10)
+    until_sync(lambda: not any(map(alive, [*children, int(started)])), deadline=30)
 
 
 def test_told_once_children_finish_and_leave(processes):
@@ -176,11 +176,11 @@ def test_told_once_children_finish_and_leave(processes):
     children = stage.children()
     os.killpg(os.getpgid(children[0]), signal.SIGTERM)  # as systemd tells a whole group
     stage.process.send_signal(signal.SIGTERM)
-    until_sync(lambda: "stopping" in stage.log(), deadline=10)
+    until_sync(lambda: "stopping" in stage.log(), deadline=30)
     assert stage.process.poll() is None
     (stage.folder / "go").touch()
     assert stage.process.wait(20) == 0, stage.log()
-    assert [one.get(timeout=5) for one in held]
+    assert [one.get(timeout=30) for one in held]
     assert not any(map(alive, children))
     assert len(stage.lines("gone")) == 2, "they said goodbye"
     stage.start()
@@ -194,7 +194,7 @@ def test_told_twice_children_are_killed_and_their_tasks_run_elsewhere(processes)
     stage.wait_lines("held.held", 2)
     children = stage.children()
     stage.process.send_signal(signal.SIGTERM)
-    until_sync(lambda: "stopping" in stage.log(), deadline=10)
+    until_sync(lambda: "stopping" in stage.log(), deadline=30)
     stage.process.send_signal(signal.SIGTERM)
     assert stage.process.wait(10) == 0, stage.log()
     assert not any(map(alive, children))
@@ -211,7 +211,7 @@ def test_a_revoked_task_is_ended_where_it_runs(processes):
     stage.caller.control.revoke(held.id, terminate=True)
     assert failure(held) == "TaskRevoked"
     assert held.state == "REVOKED"
-    until_sync(lambda: not alive(int(pid)), deadline=10)
+    until_sync(lambda: not alive(int(pid)), deadline=30)
     assert stage.get("add", 1, 1) == 2
 
 

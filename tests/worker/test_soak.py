@@ -44,7 +44,11 @@ async def test_memory_stays_flat(stage_of, pool):
         await asyncio.gather(
             *(
                 caller.asend_task(
-                    "add", (number, 1), queue="default", ignore_result=number % 2 == 0
+                    "add",
+                    (number, 1),
+                    queue="default",
+                    ignore_result=number % 2 == 0,
+                    timeout=120,  # the machine may be busy with other things for hours
                 )
                 for number in range(BURST)
             )

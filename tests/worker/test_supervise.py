@@ -20,7 +20,7 @@ def test_workers_are_restarted_and_stop_together(stage_of):
     first, second = stage.children()
     assert {stage.get("pid") for _ in range(20)} <= {first, second}
     os.kill(first, signal.SIGKILL)
-    until_sync(lambda: "started again" in stage.log(), deadline=20)
+    until_sync(lambda: "started again" in stage.log(), deadline=60)
     assert "SIGKILL" in stage.log()
     until_sync(lambda: len(stage.children()) == 2 and first not in stage.children(), deadline=30)
     until_sync(lambda: stage.log().count("worker=amqflow-") >= 3, deadline=60)
@@ -44,10 +44,10 @@ def test_workers_stop_gracefully_when_their_supervisor_dies(stage_of):
     stage.wait_lines("held.held")
     stage.process.kill()
     stage.process.wait(10)
-    until_sync(lambda: "the supervisor is gone" in stage.log(), deadline=20)
+    until_sync(lambda: "the supervisor is gone" in stage.log(), deadline=60)
     assert alive(worker), "it lets its task end"
     (stage.folder / "go").touch()
-    until_sync(lambda: not alive(worker), deadline=20)
+    until_sync(lambda: not alive(worker), deadline=60)
     assert "success=1" in stage.log()
     assert Path("/proc").exists()
 

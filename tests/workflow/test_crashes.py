@@ -8,7 +8,6 @@ import asyncio
 import itertools
 import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from amqflow import AmqFlow
 from amqflow.canvas import chord
 from amqflow.workflow.records import State
+from tests.servers.command import Command
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
@@ -28,42 +28,29 @@ SIZE = 6
 
 
 class Range:
-    """Where workers die: one works, the next one is warm."""
+    """Where workers die: one works, and the next one takes its place."""
 
     def __init__(self, app, folder):
         self.app, self.folder = app, folder
         self.log = (folder / "workers.log").open("ab")
         self.numbers = itertools.count()
-        self.spare = self.spawn()
-        self.working = None
-        self.next()
+        self.working = self.spawn()
 
     def spawn(self):
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.workflow.crash_app"],
-            cwd=ROOT,
+        return Command(
+            *("-m", "tests.workflow.crash_app"),
             env={**os.environ, "PYTHONPATH": str(ROOT), "CRASH_FOLDER": str(self.folder)},
-            stdin=subprocess.PIPE,
             stdout=self.log,
             stderr=self.log,
         )
 
-    def next(self):
-        """Let the spare one work, and warm another one up."""
-        self.working, self.spare = self.spare, self.spawn()
-        self.working.stdin.write(b"go\n")
-        self.working.stdin.flush()
-
     def close(self):
-        for process in (self.working, self.spare):
-            process.stdin.close()
-            process.terminate()
-        for process in (self.working, self.spare):
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        self.working.terminate()
+        try:
+            self.working.wait(20)
+        except subprocess.TimeoutExpired:
+            self.working.kill()
+            self.working.wait(20)
         self.log.close()
 
     def ran(self):
@@ -77,8 +64,7 @@ class Range:
         """Wait until the armed worker is dead, and have the next one work."""
         code = await asyncio.to_thread(self.working.wait, GET)
         assert code == -9, (self.folder / "workers.log").read_text()
-        self.working.stdin.close()
-        self.next()
+        self.working = self.spawn()
 
     async def round(self, instant, *, failing):
         """Kill a worker at an instant of one chord, and look what became of it."""

@@ -120,7 +120,7 @@ async def test_20_an_expired_member_fails_its_chord_promptly_with_that_reason(sh
     node = chord(header, shop.collect.s()).on_error(shop.sorry.s())
     result = await node.aapply_async()
     with pytest.raises(TaskRevoked, match="expired"):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
     assert (await result.aoutcome()).state == "FAILURE"
     assert len(await told(shop, 1)) == 1
 
@@ -128,14 +128,14 @@ async def test_20_an_expired_member_fails_its_chord_promptly_with_that_reason(sh
 async def test_20_a_member_that_ends_itself_without_a_result_fails_its_chord(shop):
     result = await chord([shop.echo.s(1), shop.gone.s()], shop.collect.s()).aapply_async()
     with pytest.raises(TaskRevoked, match="Ignore"):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
 
 
 async def test_20_a_member_that_rejects_its_message_fails_its_chord_and_its_chain(shop):
     header = [shop.echo.s(1), chain(shop.refuses.s(), shop.echo.s())]
     result = await chord(header, shop.collect.s()).aapply_async()
     with pytest.raises(Exception, match="not mine"):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
     outcome = await shop.app.wait_outcome(result.parent.results[1].id, 5)
     assert outcome.state == "FAILURE"
 
@@ -144,7 +144,7 @@ async def test_20_a_member_that_names_an_unknown_task_is_parked_and_fails_its_ch
     header = [shop.echo.s(1), shop.app.signature("shop.nobody")]
     result = await chord(header, shop.collect.s()).aapply_async()
     with pytest.raises(UnknownTask, match=r"shop\.nobody"):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
 
 
 async def test_20_a_member_that_cannot_be_decoded_fails_its_chord(shop):
@@ -162,7 +162,7 @@ async def test_20_a_member_that_cannot_be_decoded_fails_its_chord(shop):
     envelope.body = b"not JSON"
     await runtime.transport.publish(envelope, "", "default", timeout=10)
     with pytest.raises(Exception, match="JSON"):
-        await result.aget(timeout=5)
+        await result.aget(timeout=30)
     shop.gates["undecodable"].set()
 
 
@@ -225,7 +225,7 @@ async def test_22_a_failing_body_fails_the_chords_result_errback_once(shop):
     with pytest.raises(KeyError):
         await result.aget(timeout=GET)
     assert await told(shop, 1) == [("sorry", result.id, "KeyError", True)]
-    assert await result.parent.aget(timeout=1) == [1, 2]
+    assert await result.parent.aget(timeout=10) == [1, 2]
 
 
 @pytest.mark.parametrize("levels", [99, 100])
@@ -242,7 +242,7 @@ async def test_22_a_list_that_nests_too_deep_is_a_result_or_a_failure_and_nobody
     outcome = await shop.app.wait_outcome(result.id, GET)
     assert (outcome.state, outcome.exception.type) == ("FAILURE", "InvalidResult")
     assert "nested deeper" in outcome.exception.text
-    assert await result.results[1].aget(timeout=1) == 2
+    assert await result.results[1].aget(timeout=10) == 2
     await shop.quiet()
 
 

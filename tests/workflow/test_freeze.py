@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from amqflow.abc import FAILURE, SUCCESS, Outcome
 from amqflow.canvas import Signature, chain, chord, group
 from amqflow.errors import ConfigurationError, Undecodable
 from amqflow.protocol import NESTING, TaskMessage
 from amqflow.protocol import headers as h
+from amqflow.tasks.inherit import Inheritance
 from amqflow.workflow.completion import following, membership
+from amqflow.workflow.conclude import failed, fired
 from amqflow.workflow.freeze import (
     DerivedIds,
     errbacks_of,
@@ -18,7 +21,17 @@ from amqflow.workflow.freeze import (
     ids_of,
     result_id,
 )
-from amqflow.workflow.records import Membership, member_id
+from amqflow.workflow.records import (
+    End,
+    Ending,
+    Failure,
+    Fate,
+    Known,
+    Membership,
+    Spec,
+    State,
+    member_id,
+)
 from amqflow.workflow.replace import replacing
 from amqflow.workflow.unfold import Place, Unfolder
 from amqflow.workflow.wire import Completions, Watch
@@ -199,3 +212,84 @@ def test_completions_that_are_none_are_refused(body):
         Completions.of(envelope)
     with pytest.raises(Undecodable):
         Watch.of(envelope)
+
+
+# -- what follows takes over ----------------------------------------------------------------------
+
+HEIR = Unfolder(
+    "shop", "redis", inherits=Inheritance(priority=True, expires=True, headers=("tenant",))
+)
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TAKEN = {"tenant": "acme", "traceparent": TRACE}
+
+
+def sender(**fields):
+    return TaskMessage(
+        "parent",
+        "t",
+        extra={"tenant": "acme", "other": "x"},
+        traceparent=TRACE,
+        expires=900.0,
+        priority=3,
+        **fields,
+    )
+
+
+def taken(call):
+    return {name: call.headers.get(name) for name in TAKEN}, call.expires, call.priority
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"chain": [frozen(task("next"))]},
+        {"chain": [frozen(chord([task("b"), task("c")], task("d")))]},
+        {"chain": [frozen(task("last")), frozen(group([task("b"), task("c")]))]},
+        {"callbacks": [task("link").to_dict()]},
+    ],
+)
+def test_what_follows_a_task_takes_over_trace_headers_priority_and_deadline(fields):
+    launch = following(sender(**fields), Outcome("parent", SUCCESS, result=1), HEIR, now=1.0)
+    assert launch.calls
+    for call in launch.calls:
+        assert taken(call) == (TAKEN, 900.0, 3)
+        assert "other" not in call.headers
+    for record in launch.records:
+        read = Spec.from_json(record.spec.to_json())
+        done = {0: Ending.of(0, Outcome("b", SUCCESS)), 1: Ending.of(1, Outcome("c", SUCCESS))}
+        known = Known(record.id, State.OPEN, read, 2, 2, 0, 0, 1.0, endings=done)
+        for call in fired(known, read, HEIR, now=1.0).calls:
+            assert taken(call) == (TAKEN, 900.0, 3)
+
+
+def test_what_replaces_a_task_takes_over_the_same():
+    (call,) = replacing(sender(), task("other").to_dict(), HEIR).calls
+    assert taken(call) == (TAKEN, 900.0, 3)
+
+
+def test_what_a_step_says_itself_stands_and_a_deadline_can_only_come_nearer():
+    steps = [
+        frozen(task("next", expires="1970-01-01T00:08:20Z", priority=9, headers={"tenant": "own"}))
+    ]
+    (call,) = following(
+        sender(chain=steps), Outcome("parent", SUCCESS, result=1), HEIR, now=1.0
+    ).calls
+    assert (call.expires, call.priority, call.headers["tenant"]) == (500.0, 9, "own")
+
+
+def test_an_errback_takes_over_all_but_the_deadline():
+    message = sender(errbacks=[task("sorry").to_dict()])
+    (call,) = following(message, Outcome("parent", FAILURE), HEIR, now=1.0).calls
+    assert taken(call) == (TAKEN, None, 3)
+    fate = Fate((End("body"),), (task("sorry").to_dict(),), headers=TAKEN, expires=900.0)
+    cause = Failure.of(Outcome("b", FAILURE), "b")
+    (call,) = failed("chord", fate, cause, HEIR, epoch=0, now=1.0).calls
+    assert taken(call) == (TAKEN, None, None)
+
+
+def test_by_default_what_follows_takes_over_the_trace_alone():
+    message = sender(chain=[frozen(task("next"))])
+    (call,) = following(message, Outcome("parent", SUCCESS, result=1), UNFOLDER, now=1.0).calls
+    assert call.headers["traceparent"] == TRACE
+    assert "tenant" not in call.headers
+    assert call.expires is None

@@ -76,7 +76,7 @@ async def test_06_an_empty_header_runs_the_body_and_an_empty_group_is_ready(shop
     assert await shop.run(chord(iter([]), shop.collect.s())) == []
     result = await group([], app=shop.app).aapply_async()
     assert await result.aready()
-    assert await result.aget(timeout=1) == []
+    assert await result.aget(timeout=10) == []
     assert await shop.run(chain(shop.echo.s(1), group([]))) == []
     assert await shop.run(chain(shop.echo.s(1), group([]), shop.collect.s())) == []
     assert await shop.run(chord([chain(shop.echo.s(1), group([]))], shop.collect.s())) == [[]]
@@ -201,9 +201,9 @@ async def test_13_root_and_parent_are_right_at_every_node(shop):
         node = node.parent
     tail, second, body, header, step, first = chain_of
     assert values == [tail.id, first.id, second.id, None, None]
-    assert await first.aget(timeout=1) == [first.id, first.id, None, None, None]
-    assert await step.aget(timeout=1) == [step.id, first.id, first.id, None, None]
-    members = await header.aget(timeout=1)
+    assert await first.aget(timeout=10) == [first.id, first.id, None, None, None]
+    assert await step.aget(timeout=10) == [step.id, first.id, first.id, None, None]
+    members = await header.aget(timeout=10)
     assert members == [
         [one.id, first.id, step.id, header.id, index] for index, one in enumerate(header.results)
     ]

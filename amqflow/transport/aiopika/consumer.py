@@ -22,7 +22,7 @@ from amqflow.transport.names import check_name
 from amqflow.transport.seam import CLOSE_TIMEOUT, Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from aiormq.channel import Channel
 
@@ -138,13 +138,20 @@ class _Session:
             frame = commands.Basic.Nack(delivery_tag=tag, multiple=False, requeue=requeue)
             self.writer.write(pamqp.frame.marshal(frame, self._number))
 
-    def note(self, envelope: Envelope, exchange: str, routing_key: str) -> bool:
-        if not self.live:
-            return False
+    async def commit(
+        self, deliveries: Iterable[Delivery], envelope: Envelope, exchange: str, routing_key: str
+    ) -> None:
         publish = methods.BasicPublish(exchange=exchange, routing_key=routing_key)
         content = write_content(envelope, self._number, self._body_max)
+        acked = list(deliveries)
+        if not self.live or not all(delivery.live for delivery in acked):
+            message = "the channel closed"
+            raise ChannelLost(message)
         self.writer.write(pamqp.frame.marshal(publish, self._number), content)
-        return True
+        for delivery in acked:
+            delivery.ack()
+        await self.writer.drain()
+        await call(self.channel, commands.Tx.Commit())
 
     def _acks(self) -> bytes:
         frames = [
@@ -169,6 +176,7 @@ class AioPikaConsumer:
         *,
         prefetch: int,
         exclusive: bool = False,
+        transactional: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Start to subscribe at once, in the running loop."""
@@ -178,6 +186,8 @@ class AioPikaConsumer:
         self._on_delivery = on_delivery
         self._prefetch = prefetch
         self._exclusive = exclusive
+        self._transactional = transactional
+        self._committing = asyncio.Lock()
         self._arguments = arguments
         self._active = asyncio.Event()
         self._wake = asyncio.Event()
@@ -209,10 +219,16 @@ class AioPikaConsumer:
             message = f"queue {self._queue!r} is not consumed after {timeout:g} s: {self.problem}"
             raise BrokerUnavailable(message) from None
 
-    def note(self, envelope: Envelope, exchange: str, routing_key: str) -> bool:
-        """See :meth:`amqflow.transport.seam.Consumer.note`."""
+    async def commit(
+        self, deliveries: Iterable[Delivery], envelope: Envelope, exchange: str, routing_key: str
+    ) -> None:
+        """See :meth:`amqflow.transport.seam.Consumer.commit`."""
         session = self._session
-        return session is not None and session.note(envelope, exchange, routing_key)
+        if session is None:
+            raise ChannelLost(f"queue {self._queue!r} is not consumed")
+        async with self._committing:
+            with translated(f"acking messages of queue {self._queue!r}"):
+                await session.commit(deliveries, envelope, exchange, routing_key)
 
     async def _supervise(self) -> None:
         backoff = Backoff(first=0.05, most=5.0)
@@ -232,6 +248,8 @@ class AioPikaConsumer:
         self._session = session
         try:
             await call(session.channel, commands.Basic.Qos(prefetch_count=self._prefetch))
+            if self._transactional:
+                await call(session.channel, commands.Tx.Select())
             await self._apply(session)
             backoff.reset()
             while not closing.done() and not self._closing:

@@ -13,6 +13,7 @@ from amqflow.transport.aiopika.publisher import Publisher
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from amqflow.abc import Gate
     from amqflow.protocol import Envelope
     from amqflow.transport.seam import Delivery, ServerInfo
 
@@ -76,9 +77,12 @@ class AioPikaTransport(AioPikaAdmin):
         *,
         timeout: float,
         retry: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         """Publish persistent, mandatory and confirmed."""
-        await self._publisher.publish(envelope, exchange, routing_key, timeout=timeout, retry=retry)
+        await self._publisher.publish(
+            envelope, exchange, routing_key, timeout=timeout, retry=retry, gate=gate
+        )
 
     def consume(
         self,
@@ -87,6 +91,7 @@ class AioPikaTransport(AioPikaAdmin):
         *,
         prefetch: int,
         exclusive: bool = False,
+        transactional: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> AioPikaConsumer:
         """Subscribe to a queue; supervised until closed."""
@@ -96,6 +101,7 @@ class AioPikaTransport(AioPikaAdmin):
             on_delivery,
             prefetch=prefetch,
             exclusive=exclusive,
+            transactional=transactional,
             arguments=arguments,
         )
         self._consumers.add(consumer)

@@ -116,7 +116,7 @@ class CoroutinePool:
         return True
 
     def _cancel(self, job: Job, why: BaseException) -> None:
-        self._cancelled.setdefault(job, why)
+        job.cut = self._cancelled.setdefault(job, why)
         self._running[job][0].cancel()
 
     def _close_by_force(self, job: Job) -> None:

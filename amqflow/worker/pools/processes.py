@@ -2,7 +2,9 @@
 
 Children are spawned, not forked, and import the application before they get work. A slot counts
 as free when a warm child is idle. Where tasks have hard limits, or children retire, one more child
-waits warm, so that a slot is free again within milliseconds of a kill.
+waits warm, so that a slot is free again within milliseconds of a kill; and one for each task that
+has come near its hard limit, or for each slot while limits are being hit, so that several kills in
+a row find a child each.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from amqflow.errors import (
     Ignore,
     InvalidArguments,
     Reject,
+    ShutdownInProgress,
     TimeLimitExceeded,
     WorkerLost,
 )
@@ -47,6 +50,11 @@ AHEAD: Final = 3
 LOOK: Final = 0.005
 #: Seconds a child may take to import the application.
 START_TIMEOUT: Final = 120.0
+#: A task is near its hard limit when half of it has passed, or this many seconds before it.
+NEAR: Final = 20.0
+#: Most children that wait warm, and the seconds one waits that is not needed any more.
+MOST_SPARES: Final = 8
+SPARE_LIFE: Final = 30.0
 
 
 class _Busy:
@@ -63,7 +71,7 @@ class _Busy:
 
 
 class ProcessPool:
-    """A supervisor of ``size`` children, and of a warm spare one where that is of use."""
+    """A supervisor of ``size`` children, and of warm spare ones where those are of use."""
 
     def __init__(self, hooks: Hooks, size: int, recipe: Recipe) -> None:
         """Start nothing yet; run in the running loop."""
@@ -79,8 +87,17 @@ class ProcessPool:
         self._of_job: dict[Job, ChildProcess] = {}
         #: Told to quit, or killed: what becomes of them replaces nothing.
         self._leaving: set[ChildProcess] = set()
-        self._spare: ChildProcess | None = None
-        self._wants_spare = recipe.max_tasks is not None or recipe.max_memory is not None
+        #: Warm, for the slots of children that will be killed or retire.
+        self._spares: list[ChildProcess] = []
+        #: How many wait where no task is near its limit.
+        self._least_spares = int(recipe.max_tasks is not None or recipe.max_memory is not None)
+        #: Children whose task is near its hard limit.
+        self._near: set[ChildProcess] = set()
+        #: Until when every slot has a spare child: tasks run into their hard limits.
+        self._hitting_until = 0.0
+        #: Children that are coming up, or will be tried again: for slots, or to be spare.
+        self._coming = 0
+        self._letting_go: asyncio.TimerHandle | None = None
         #: Submitted when the child of their slot had died; nearly always empty.
         self._pending: list[_Busy] = []
         #: Short jobs that wait in a child behind the one it runs.
@@ -118,8 +135,7 @@ class ProcessPool:
                 self._missing_idle(child, child.code)
             else:
                 self._idle.append(child)
-        if self._wants_spare:
-            self._start_soon()
+        self._want_children()
 
     async def _spawn(self) -> ChildProcess:
         """Start a child and wait until it is warm.
@@ -144,37 +160,58 @@ class ProcessPool:
             raise ConfigurationError(message)
         return child
 
-    def _start_soon(self) -> None:
-        """Bring a child up for a missing slot, or as the spare one."""
-        task = self._loop.create_task(self._replace())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _want_children(self) -> None:
+        """Bring up what is missing for empty slots and for those that may soon be empty."""
+        while self._coming < self._wanted:
+            self._coming += 1
+            task = self._loop.create_task(self._replace())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    @property
+    def _wanted(self) -> int:
+        """How many children are to come up; of a worker that stops, for what it has acked."""
+        if not self._open:
+            return len(self._pending)
+        return self._missing + self._spares_wanted - len(self._spares)
+
+    @property
+    def _spares_wanted(self) -> int:
+        if self._loop.time() < self._hitting_until:
+            return min(self._size, MOST_SPARES)
+        return min(max(self._least_spares, len(self._near)), self._size, MOST_SPARES)
 
     async def _replace(self) -> None:
+        """Start one child; where it cannot start, try again for as long as it is wanted."""
         backoff = Backoff(first=0.2, most=10.0)
-        while self._open:
-            try:
-                child = await self._spawn()
-            except (ConfigurationError, OSError) as error:
-                log.error("a pool child could not start, trying again", error=str(error))  # noqa: TRY400 - the child has logged its traceback
-                await asyncio.sleep(backoff.next())
-            else:
-                self._warm(child)
-                return
+        try:
+            while self._coming <= self._wanted:
+                try:
+                    child = await self._spawn()
+                except (ConfigurationError, OSError) as error:
+                    log.error("a pool child could not start, trying again", error=str(error))  # noqa: TRY400 - the child has logged its traceback
+                    await asyncio.sleep(backoff.next())
+                else:
+                    self._warm(child)
+                    return
+        finally:
+            self._coming -= 1
 
     def _warm(self, child: ChildProcess) -> None:
         """Give a warm child the first missing slot; else it waits."""
-        if not self._open:
+        if not self._open and not self._pending:
             self._quit(child)
+        elif not self._open:
+            self._idle.append(child)
+            self._hand_pending()
         elif self._missing:
             self._missing -= 1
             self._idle.append(child)
             self._hooks.ended([], 1)
             self._hand_pending()
-        elif self._wants_spare and self._spare is None:
-            self._spare = child
         else:
-            self._quit(child)
+            self._spares.append(child)
+            self._let_go_later()
 
     def _fill(self) -> None:
         """Replace a child that is gone: its slot comes back with a warm one."""
@@ -182,10 +219,20 @@ class ProcessPool:
             self._hooks.ended([], 1)
             return
         self._missing += 1
-        spare, self._spare = self._spare, None
-        self._start_soon()
-        if spare is not None:
-            self._warm(spare)
+        if self._spares:
+            self._warm(self._spares.pop())
+        self._want_children()
+
+    def _let_go_later(self) -> None:
+        """See to it that spare children which are not needed any more leave in a while."""
+        if self._letting_go is None and len(self._spares) > self._least_spares:
+            self._letting_go = self._loop.call_later(SPARE_LIFE, self._let_go)
+
+    def _let_go(self) -> None:
+        self._letting_go = None
+        while len(self._spares) > self._spares_wanted:
+            self._quit(self._spares.pop())
+        self._let_go_later()
 
     # -- jobs ------------------------------------------------------------------------------
 
@@ -218,6 +265,7 @@ class ProcessPool:
     def _hand(self, entry: _Busy) -> None:
         if not self._idle:  # the idle one this slot stood for has just died
             self._pending.append(entry)
+            self._want_children()
             return
         child = self._idle.pop()
         self._of_job[entry.job] = child
@@ -237,11 +285,18 @@ class ProcessPool:
         if job.soft_time_limit and not job.task.is_async:
             soft = self._loop.call_later(job.soft_time_limit, child.limit, entry.number)
             entry.timers.append(soft)
-        if job.time_limit:
-            entry.timers.append(self._loop.call_later(job.time_limit, self._hard, child, entry))
-            if not self._wants_spare:
-                self._wants_spare = True
-                self._start_soon()
+        if limit := job.time_limit:
+            near = max(limit / 2, limit - NEAR)
+            entry.timers.append(self._loop.call_later(limit, self._hard, child, entry))
+            entry.timers.append(self._loop.call_later(near, self._comes_near, child))
+            if not self._least_spares:
+                self._least_spares = 1
+                self._want_children()
+
+    def _comes_near(self, child: ChildProcess) -> None:
+        """Have a child ready for a slot that may soon be empty."""
+        self._near.add(child)
+        self._want_children()
 
     # -- short jobs, a few ahead -----------------------------------------------------------
 
@@ -385,6 +440,7 @@ class ProcessPool:
 
     def _forget(self, child: ChildProcess) -> _Busy:
         busy = self._busy.pop(child)
+        self._near.discard(child)
         self._of_job.pop(busy.job, None)
         for timer in busy.timers:
             timer.cancel()
@@ -393,6 +449,7 @@ class ProcessPool:
     # -- ends ------------------------------------------------------------------------------
 
     def _hard(self, child: ChildProcess, busy: _Busy) -> None:
+        self._hitting_until = self._loop.time() + SPARE_LIFE
         self._end(child, busy, TimeLimitExceeded(busy.job.time_limit))
 
     def terminate(self, job: Job, why: BaseException) -> bool:
@@ -441,9 +498,9 @@ class ProcessPool:
             self._dead(child, code)
         elif child in self._leaving:
             self._leaving.discard(child)
-        elif child is self._spare:
-            self._spare = None
-            self._start_soon()
+        elif child in self._spares:
+            self._spares.remove(child)
+            self._want_children()
         elif child in self._idle:
             self._idle.remove(child)
             self._missing_idle(child, code)
@@ -489,13 +546,18 @@ class ProcessPool:
     # -- stopping --------------------------------------------------------------------------
 
     def halt(self) -> None:
-        """Replace nothing any more."""
+        """Replace nothing any more, but for what was acked before it could begin."""
         if not self._open:
             return
         self._open = False
         missing, self._missing = self._missing, 0
-        if missing:
-            self._hooks.ended([], missing)
+        why = ShutdownInProgress("the worker stops")
+        back = [entry for entry in self._pending if not entry.job.acked]
+        self._pending = [entry for entry in self._pending if entry.job.acked]
+        for entry in back:
+            self._of_job.pop(entry.job, None)
+        self._hooks.ended([(entry.job, None, why) for entry in back], missing + len(back))
+        self._want_children()
 
     async def close(self) -> None:
         """Tell every child to leave, and wait until all are gone."""
@@ -522,6 +584,7 @@ class ProcessPool:
             "children": sorted(child.pid for child in self._children),
             "children_busy": len(self._busy),
             "children_starting": len(self._starting),
+            "children_spare": len(self._spares),
             "children_lost": self.lost,
             "children_recycled": self.recycled,
         }

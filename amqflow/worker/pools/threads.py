@@ -157,7 +157,8 @@ class ThreadPool:
         if abandoned:
             with self._lock:
                 self.abandoned -= 1
-            log.warning("an abandoned thread has ended at last", task_id=job.message.id)
+            if not self._loop.is_closed():  # else the worker has left, and its log is closed
+                log.warning("an abandoned thread has ended at last", task_id=job.message.id)
             return False
         self._finished.append((job, result, error))
         return True
@@ -221,7 +222,7 @@ class ThreadPool:
         else:
             stack = where.of_thread(runner.ident)
         why = where.noted(TimeLimitExceeded(job.time_limit), stack)
-        if self._give_up(runner, job):
+        if self._give_up(runner, job, why):
             log.error(
                 "hard time limit: the task is failed; its thread cannot be killed and is abandoned",
                 task_id=job.message.id,
@@ -231,12 +232,13 @@ class ThreadPool:
             )
             self._hooks.ended([(job, None, why)], 1)
 
-    def _give_up(self, runner: Runner, job: Job) -> bool:
+    def _give_up(self, runner: Runner, job: Job, why: BaseException) -> bool:
         """Leave a thread to itself; False where the job had just ended."""
         with runner.lock:
             if runner.job is not job:
                 return False
             runner.abandoned = True
+            job.cut = why
         for timer in self._timers.pop(job, ()):
             timer.cancel()
         with self._lock:
@@ -252,7 +254,7 @@ class ThreadPool:
         """End a job; its thread cannot be killed and is abandoned."""
         with self._lock:
             runner = next((one for one in self._runners if one.job is job), None)
-        if runner is None or not self._give_up(runner, job):
+        if runner is None or not self._give_up(runner, job, why):
             return False
         log.error(
             "a running task is ended; its thread cannot be killed and is abandoned",
@@ -274,7 +276,7 @@ class ThreadPool:
             runners = list(self._runners)
         for runner in runners:
             current = runner.job
-            if current is not None and self._give_up(runner, current):
+            if current is not None and self._give_up(runner, current, why):
                 given_up.append((current, None, why))
         self._hooks.ended(given_up, len(given_up))
 

@@ -160,6 +160,7 @@ class MemoryChords:
                 if chord.failed:
                     return Counted(Verdict.DONE)
                 chord.state, chord.lease, chord.epoch = State.OPEN, 0.0, chord.epoch + 1
+                chord.until = now + self._lifetimes.record
             if chord.failed:
                 verdict = Verdict.FAILED
             elif chord.complete:

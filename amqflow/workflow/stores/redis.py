@@ -127,7 +127,7 @@ class RedisChords:
         """Add endings to chords."""
         calls = []
         for counting in batch:
-            arguments: list[str | bytes | int] = [self._lease]
+            arguments: list[str | bytes | int] = [self._lease, self._alive]
             for ending in counting.endings:
                 arguments += (ending.index, ending.to_bytes())
             calls.append((keys_of(counting.chord), arguments))

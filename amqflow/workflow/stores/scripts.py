@@ -77,8 +77,9 @@ return index
 """
 )
 
-#: ARGV: milliseconds of a lease, then index and ending of each member. Answers a letter: W
-#: (waiting), R fence (ready), F fence (failed), B (busy), D (done), G (gone).
+#: ARGV: milliseconds of a lease, and to live where it is opened again; then index and ending of
+#: each member. Answers a letter: W (waiting), R fence (ready), F fence (failed), B (busy), D
+#: (done), G (gone).
 COUNT: Final = Script(
     _NOW
     + f"""
@@ -92,7 +93,7 @@ elseif state == 'fired' then
 end
 local most, failed, why = {ADDED} + old[3], tonumber(old[4]), old[5]
 local wrote = false
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   local index, ending = ARGV[i], ARGV[i + 1]
   local epoch, kind = string.match(ending, '^(%d*)([SF])')
   local number = tonumber(index)
@@ -131,6 +132,8 @@ if state == 'failed' then
   -- What failed has run again and succeeded: the chord lives on, in an epoch of its own.
   redis.call('HINCRBY', record, 'epoch', 1)
   redis.call('HSET', record, 'state', 'open', 'lease', 0)
+  redis.call('PEXPIRE', record, ARGV[2])
+  redis.call('PEXPIRE', members, ARGV[2])
   old[6] = 0
 end
 local verdict
