@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from amqflow.broker import Limits
 from amqflow.broker.connection import Phase
+from amqflow.broker.frames import FrameReader
 from amqflow.broker.methods import frame
 from amqflow.broker.node import Node
 from tests.embedded.sansio import HEADER, Client, SteppedClock, no_mistakes
