@@ -14,7 +14,7 @@ RABBITMQ4 := .cache/rabbitmq4
 BROKER_TESTS := $(wildcard $(addprefix tests/,servers broker transport topology provision results stores spine interop scheduler deadletters faults cli examples test_app.py test_management.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-rabbitmq test test-all test-rabbitmq4 faults lint format bench soak lock servers clock clean
+.PHONY: help demo demo-rabbitmq test test-all test-rabbitmq4 test-embedded faults lint format bench soak lock servers clock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -33,6 +33,12 @@ test-all: .venv/.installed servers clock ## every test, the slow ones and the lo
 
 test-rabbitmq4: .venv/.installed servers $(RABBITMQ4)/.complete ## broker-facing tests on RabbitMQ 4
 	AMQFLOW_TEST_RABBITMQ=4 $(PYTEST) $(PARALLEL) -m "not slow and not faults_long" $(BROKER_TESTS) $(ARGS)
+
+# The same and all that runs tasks, on amqflow's own broker.
+EMBEDDED_TESTS := $(BROKER_TESTS) $(addprefix tests/,worker workflow middleware guards dev testing)
+
+test-embedded: .venv/.installed servers ## broker-facing tests on amqflow's own broker; -rs says what is left out
+	AMQFLOW_TEST_BROKER=embedded $(PYTEST) $(PARALLEL) -rs -m "not slow and not faults_long and not rabbitmq4" $(EMBEDDED_TESTS) $(ARGS)
 
 faults: .venv/.installed servers ## the fault scenarios only: kills, pauses, the ledger
 	$(PYTEST) $(LONG) -s -m "(faults or faults_long) and not rabbitmq4" $(ARGS)

@@ -20,6 +20,7 @@ from benchmarks.environment import describe, load
 from benchmarks.measures import (
     chords,
     delays,
+    embedded,
     limits,
     pools,
     priorities,
@@ -49,6 +50,7 @@ MEASURES = (
     "priorities",
     "topology",
     "pools",
+    "embedded",
     "scheduling",
     "limits",
 )
@@ -125,6 +127,7 @@ def _run(options: argparse.Namespace, broker_url: str, backend: str) -> None:
             ("pools", "pools" in wanted, pools.run),
             ("limits", "limits" in wanted, limits.run),
             ("topology", "topology" in wanted, topology.run),
+            ("embedded broker", "embedded" in wanted, embedded.run),
             ("scheduling", "scheduling" in wanted, scheduling.run),
         ):
             if chosen:

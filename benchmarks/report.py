@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 from benchmarks.contestants import ALL, Contestant
 from benchmarks.measures.chords import CHORDS, TWICE
 from benchmarks.measures.delays import LATENESS, PENDING
+from benchmarks.measures.embedded import (
+    EMBEDDED,
+    EMBEDDED_DELIVER,
+    EMBEDDED_PUBLISH,
+    EMBEDDED_START,
+    RABBITMQ,
+)
 from benchmarks.measures.limits import CONTESTANTS as LIMIT_CONTESTANTS
 from benchmarks.measures.limits import LIMIT, OVERRUNS, SLOTS
 from benchmarks.measures.pools import CONTESTANTS as POOL_CONTESTANTS
@@ -28,6 +35,11 @@ if TYPE_CHECKING:
 FINE = 0.1
 #: Delayed publishes a second that are wanted.
 DELAYED_RATE = 2000
+#: What the embedded broker is to give aio-pika, a second: (title, measure, least).
+EMBEDDED_RATES = (
+    ("Embedded broker: confirmed publishes", EMBEDDED_PUBLISH, 3000),
+    ("Embedded broker: deliveries", EMBEDDED_DELIVER, 5000),
+)
 
 
 def _ms(seconds: float | None) -> str:
@@ -114,6 +126,7 @@ LIMITS: tuple[tuple[str, str, str, str, float, Callable[[float], str]], ...] = (
         1.0,
         _ms,
     ),
+    ("Embedded broker started in at most", EMBEDDED_START, EMBEDDED, "seconds", 0.1, _ms),
     *(
         (f"{title}, {pool}, at most", OVERRUNS, f"limits-{pool}", metric, limit, _ms)
         for pool in ("processes", "asyncio")
@@ -154,6 +167,7 @@ def page(
     parts += _section("Delays", _delays(results, scale))
     parts += _section("Priorities", _priorities(results))
     parts += _section("Topology", _topology(results))
+    parts += _section("Embedded broker", _embedded(results, scale))
     parts += _section("Scheduling", _scheduling(results))
     parts += _section("Starting", _starting(results))
     parts += ["## Measured on", "", *_described(described, loads), ""]
@@ -220,6 +234,11 @@ def _limits(results: Results) -> Iterator[str]:
         lines.append(
             _row(f"Delayed publishes, {DELAYED_RATE:,}/s at least", f"**{rate:,.0f}/s**", verdict)
         )
+    for title, measure, least in EMBEDDED_RATES:
+        rate = results.median(measure, EMBEDDED, "rate")
+        if rate is not None:
+            verdict = "reached" if rate >= least else "**missed**"
+            lines.append(_row(f"{title}, {least:,}/s at least", f"**{rate:,.0f}/s**", verdict))
     if lines:
         yield from _table("what", "seen", "")
         yield from lines
@@ -429,6 +448,32 @@ def _topology(results: Results) -> Iterator[str]:
             "From the command's start to its end. The delay ladder comes with it where it is not "
             "there; the live side by the management API."
         )
+
+
+def _embedded(results: Results, scale: Scale) -> Iterator[str]:
+    if not results.measured(EMBEDDED_PUBLISH):
+        return
+    yield from _table(
+        "aio-pika on", "confirmed/s", "delivered/s", "CPU µs a publish", "CPU µs a delivery"
+    )
+    for title, key in (("the embedded broker", EMBEDDED), ("RabbitMQ, beside it", RABBITMQ)):
+        yield _row(
+            title,
+            _rate(results, EMBEDDED_PUBLISH, key),
+            _rate(results, EMBEDDED_DELIVER, key),
+            _microseconds(results.median(EMBEDDED_PUBLISH, key, "cpu")),
+            _microseconds(results.median(EMBEDDED_DELIVER, key, "cpu")),
+        )
+    yield ""
+    yield (
+        f"{scale.messages:,} persistent messages to one classic queue and back, `amqflow broker` "
+        "in a process of its own; 1,000 publishes gathered at a time, each delivery acknowledged "
+        "on its own. The CPU time is the client's own and bounds both rates. "
+        f"Broker, HTTP API and store start in "
+        f"{_spread(results, EMBEDDED_START, EMBEDDED, 'seconds', _ms)} where they are imported; "
+        f"`amqflow broker` prints its address "
+        f"{_spread(results, EMBEDDED_START, EMBEDDED, 'process', _ms)} after its process began."
+    )
 
 
 def _scheduling(results: Results) -> Iterator[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from amqflow.broker import management
 from amqflow.broker.limits import Limits
 from amqflow.broker.line import Server
+from amqflow.broker.listening import listen, reachable
 from amqflow.broker.node import Node
 from amqflow.clock import SYSTEM_CLOCK
 
@@ -26,10 +28,6 @@ LOOK: Final = 0.01
 
 DEFAULT_LIMITS: Final = Limits()
 _GUEST: Final = {"guest": "guest"}
-
-
-#: Where a client on this machine reaches who listens on every address.
-_REACHED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read only
 
 
 class Broker:
@@ -63,8 +61,8 @@ class Broker:
         self.host = host
         self.port = port
         self._clock = clock
-        self._first = tuple(vhosts)
-        self._node = Node(name, users, self._first, clock)
+        self._new_node = partial(Node, name, dict(users), tuple(vhosts), clock)
+        self._node = self._new_node()
         self._node.limits = limits
         self._login = next(iter(self._node.users.values()), None)
         #: The HTTP API's port; None where there is none.
@@ -96,11 +94,8 @@ class Broker:
 
     @property
     def _host(self) -> str:
-        """The address as URLs write it: one of IPv6 stands in brackets (RFC 3986, 3.2.2).
-
-        Who listens everywhere is reached at the loopback address.
-        """
-        host = _REACHED.get(self.host, self.host)
+        """The address as URLs write it: one of IPv6 stands in brackets (RFC 3986, 3.2.2)."""
+        host = reachable(self.host)
         return f"[{host}]" if ":" in host else host
 
     @property
@@ -124,12 +119,13 @@ class Broker:
         self._plan()
 
     async def _listen(self) -> None:
-        self._server = await self._opened(self.port)
-        self.port = _ports(self._server)[0]
-        if len(set(_ports(self._server))) > 1:
-            # A name with two addresses, and a free port of each: one port is what URLs can tell.
-            self._server.close()
-            self._server = await self._opened(self.port)
+        loop = asyncio.get_running_loop()
+        self._server, self.port = await listen(
+            lambda port: loop.create_server(
+                lambda: Server(self._node, next(self._numbers)), self.host, port, backlog=1024
+            ),
+            self.port,
+        )
         self._node.address = f"{self.host}:{self.port}"
         if self.management_port is None:
             return
@@ -141,18 +137,17 @@ class Broker:
             raise
         self._http = http
 
-    async def _opened(self, port: int) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_server(
-            lambda: Server(self._node, next(self._numbers)), self.host, port, backlog=1024
-        )
-
     async def stop(self) -> None:
-        """End every connection and forget everything; a start begins with the first vhosts."""
+        """End every connection and forget everything.
+
+        :meth:`start` begins again as it was made, with the limits set last, on the same ports.
+        """
         await self.suspend()
         for name in list(self._node.vhosts):
             self._node.remove_vhost(name)
-        for name in self._first:
-            self._node.add_vhost(name)
+        limits = self._node.limits
+        self._node = self._new_node()
+        self._node.limits = limits
 
     async def restart(self) -> None:
         """Drop every connection and come back on the same port.
@@ -259,7 +254,3 @@ class Broker:
             return action()
 
         return asyncio.run_coroutine_threadsafe(run(), loop).result()
-
-
-def _ports(server: asyncio.Server) -> list[int]:
-    return [one.getsockname()[1] for one in server.sockets]

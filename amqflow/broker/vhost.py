@@ -278,6 +278,8 @@ class VirtualHost:
         for exchange in list(self.exchanges.values()):
             if not exchange.durable:
                 self.delete_exchange(exchange)
+        for queue in list(self.queues.values()):
+            queue.resume()
 
     def close(self) -> None:
         """Forget everything."""

@@ -30,12 +30,14 @@ from amqflow.guards.revocations import Revoked
 from amqflow.logs import get_logger
 from amqflow.protocol import Limits
 from amqflow.provision import Action, apply, check
+from amqflow.rendezvous import is_embedded
 from amqflow.tasks import Request
 from amqflow.topology import AppNames, BrokerFacts, dead_queue
 from amqflow.topology.model import DEFAULT_PARK
 from amqflow.topology.names import UNDELIVERED
 from amqflow.worker import announce
 from amqflow.worker.chords import ChordCoordinator
+from amqflow.worker.comeback import declare_again
 from amqflow.worker.conclude import conclude, left, rejected
 from amqflow.worker.coordinator import Coordinator
 from amqflow.worker.drops import Drops
@@ -259,6 +261,8 @@ class Worker:
         if self._stop.is_set():
             return
         self._compare_limits()
+        if is_embedded(self.app.broker_url) and self.app.topology_file is None:
+            self._spawn(declare_again(self._lacks_queues, self._declare_missing))
         self.ready.set()
         signals.worker_ready.send(sender=self)
         log.info(
@@ -510,6 +514,18 @@ class Worker:
         """Send a job that has not begun back to its queue."""
         self._release(job)
         self._settler.hand_back(job.delivery, job.lane)
+
+    def _lacks_queues(self) -> bool:
+        """Whether a queue of ours is not consumed now."""
+        return any(not consumer.active for _, consumer in self._consumers)
+
+    async def _declare_missing(self) -> int:
+        """Create what the derived topology lacks; return how much it was."""
+        transport = self.app.runtime().transport
+        facts = BrokerFacts((await transport.server()).version)
+        topology = self.app.derived_topology(facts, self.options.queues or None)
+        changes = await apply(topology, transport)
+        return sum(change.action is Action.CREATED for change in changes)
 
     async def _await_consumers(self) -> None:
         """Wait until every queue is subscribed, or the worker is told to stop.

@@ -30,6 +30,9 @@ FIGURES = {
     "pending": {"amqflow": {"rate", "count", "before", "after"}},
     "priorities": {"amqflow": {"count", "violations", "injected", "waited"}},
     "topology": {"amqflow": {"count", "empty", "applied", "full"}},
+    "embedded publish": {key: {"rate", "cpu"} for key in ("embedded", "rabbitmq")},
+    "embedded deliver": {key: {"rate", "cpu"} for key in ("embedded", "rabbitmq")},
+    "embedded start": {"embedded": {"seconds", "process"}},
     "scheduling": {
         **{
             key: {"count", "earliest", "p50", "p99", "max", "cpu"} for key in ("together", "spread")
@@ -49,6 +52,7 @@ TITLES = (
     "## Delays",
     "## Priorities",
     "## Topology",
+    "## Embedded broker",
     "## Scheduling",
     "## Starting",
     "## Measured on",

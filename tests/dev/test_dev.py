@@ -254,6 +254,22 @@ def test_a_worker_of_its_own_joins_a_broker(shop):
         assert broker.stop(signal.SIGINT) == 0
 
 
+def test_a_worker_goes_on_when_its_broker_comes_back_empty(shop):
+    """It declares again what went with the broker's process."""
+    environment = {"AMQFLOW_BROKER": "embedded://shop"}
+    command = ("broker", "--name", "shop", *ANY_PORT)
+    with shop.started(*command) as first:
+        first.wait_for("join it")
+        with shop.started("-A", "shop", "worker", **environment) as worker:
+            worker.wait_for("ready")
+            assert first.stop() == 0
+            with shop.started(*command) as second:
+                worker.wait_for("declared again")
+                assert called(shop, **environment).stdout == "got 5\n"
+                assert worker.stop() == 0
+                assert second.stop() == 0
+
+
 def test_on_a_real_broker(shop, amqp_url, redis_url):
     environment = {"AMQFLOW_BROKER": amqp_url, "AMQFLOW_BACKEND": redis_url}
     options = ("--broker", amqp_url, "--backend", redis_url)

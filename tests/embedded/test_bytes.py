@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from amqflow.broker import Limits
 from amqflow.broker.connection import Phase
+from amqflow.broker.frames import FrameReader
 from amqflow.broker.methods import frame
 from amqflow.broker.node import Node
 from tests.embedded.sansio import HEADER, Client, SteppedClock, no_mistakes
@@ -177,3 +178,10 @@ def test_a_message_announced_too_large_is_refused_before_its_body(client, node, 
     client.open()
     client.queue("q")
     assert client.ready("q") == 0
+
+
+def test_a_frame_that_drips_is_whole_when_its_last_octet_came():
+    session = HEADER + frame(1, 0, b"method") + frame(3, 1, bytes(3000)) + frame(8, 0, b"")
+    reader = FrameReader()
+    found = [one for octet in session for one in reader.feed(bytes([octet]))]
+    assert found == [None, (1, 0, b"method"), (3, 1, bytes(3000)), (8, 0, b"")]

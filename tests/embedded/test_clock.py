@@ -7,7 +7,7 @@ import pamqp.commands as amqp
 import pytest
 
 from amqflow.broker import Broker
-from tests.embedded.sansio import SteppedClock
+from tests.embedded.sansio import Client, SteppedClock
 from tests.servers.wait import until
 
 HOUR = 3600
@@ -260,3 +260,26 @@ async def test_over_a_socket_a_stepped_clock_is_noticed_by_itself():
             assert await queue.get(fail=False) is None
     finally:
         await broker.stop()
+
+
+@pytest.mark.parametrize("strategy", ["at-most-once", "at-least-once"])
+def test_a_restart_is_a_return_that_counts_to_the_delivery_limit(client, node, strategy):
+    client.queue("dead")
+    client.queue(
+        "q",
+        x_queue_type="quorum",
+        x_delivery_limit=1,
+        x_dead_letter_exchange="",
+        x_dead_letter_routing_key="dead",
+        x_dead_letter_strategy=strategy,
+        x_overflow="reject-publish",
+    )
+    client.publish("q", b"poison", delivery_mode=2)
+    for _ in range(2):
+        assert client.get("q", no_ack=False).body == b"poison"
+        node.restart()
+        client = Client(node).open()
+    assert client.get("q") is None
+    dead = client.get("dead")
+    assert dead.body == b"poison"
+    assert dead.headers["x-first-death-reason"] == "delivery_limit"

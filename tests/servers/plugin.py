@@ -22,6 +22,15 @@ def _found(resolve: Callable[..., object], *args: object):
     return pytest.fail(reason, pytrace=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On the embedded broker, leave out what is about RabbitMQ itself, with the test's reason."""
+    if os.environ.get(resolver.BROKER) != "embedded":
+        return
+    for item in items:
+        if (marker := item.get_closest_marker("rabbitmq_only")) is not None:
+            item.add_marker(pytest.mark.skip(reason=f"about RabbitMQ: {marker.args[0]}"))
+
+
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[Broker]:
     """The broker all tests share: never kill it, stay in your own vhost."""

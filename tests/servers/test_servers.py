@@ -65,6 +65,7 @@ def test_the_management_api_answers(rabbitmq, vhost):
     assert vhost in names
 
 
+@pytest.mark.rabbitmq_only("a process that is killed; tests/embedded restarts ours")
 @pytest.mark.faults_long
 async def test_a_durable_message_survives_kill_and_restart(private_rabbitmq):
     server = private_rabbitmq()
@@ -98,6 +99,7 @@ async def test_a_private_broker_comes_back_empty_and_running(private_rabbitmq):
     assert server.management("GET", "/api/queues") == []
 
 
+@pytest.mark.rabbitmq_only("rabbitmqctl")
 @pytest.mark.faults_long
 def test_rabbitmqctl_speaks_to_the_private_node(private_rabbitmq):
     server = private_rabbitmq()
@@ -215,7 +217,8 @@ async def test_until_says_what_it_waited_for():
 
 
 def test_without_a_server_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.delenv("AMQFLOW_TEST_RABBITMQ", raising=False)
+    for name in ("AMQFLOW_TEST_RABBITMQ", resolver.BROKER):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(rabbitmq, "SCRIPTS", ())
     monkeypatch.setattr(rabbitmq.shutil, "which", lambda _: None)
     monkeypatch.setattr(resolver.docker, "engine_answers", lambda: False)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from amqflow.broker.listening import listen
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,8 +59,10 @@ class HttpServer:
         Raises:
             OSError: it is taken.
         """
-        self._server = await asyncio.start_server(self._client, host, port, limit=HEAD_LIMIT)
-        return int(self._server.sockets[0].getsockname()[1])
+        self._server, port = await listen(
+            lambda port: asyncio.start_server(self._client, host, port, limit=HEAD_LIMIT), port
+        )
+        return port
 
     async def close(self) -> None:
         """Listen no more, and hang up on everybody."""

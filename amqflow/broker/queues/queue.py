@@ -77,6 +77,7 @@ class Queue:
         self.unacked: dict[Entry, None] = {}
         self.unacked_bytes = 0
         self._got: set[Entry] = set()
+        self._over: list[Entry] = []
         self.assured = AssuredLetters(self)
         self._position = 0
         self._had_consumers = False
@@ -394,19 +395,26 @@ class Queue:
         self.unacked.clear()
         self._got.clear()
         self.ready_bytes = self.unacked_bytes = 0
-        limit = self.settings.delivery_limit
         for entry in out:
             entry.returned += 1
-        over = [entry for entry in out if limit is not None and entry.returned > limit]
-        back = [entry for entry in out if limit is None or entry.returned <= limit]
-        kept = sorted((*waiting, *back), key=lambda entry: entry.position)
+        limit = self.settings.delivery_limit
+        kept = sorted((*waiting, *out), key=lambda entry: entry.position)
         for entry in kept:
-            if self.quorum or entry.message.persistent:
+            if limit is not None and entry.returned > limit:
+                self._over.append(entry)
+            elif self.quorum or entry.message.persistent:
                 self.ready.push(entry)
                 self.ready_bytes += entry.size
+        self._had_consumers = False
+
+    def resume(self) -> None:
+        """Go on after a restart, when every queue and exchange that lives on is known.
+
+        What was out for delivery has come back: once too often, and it is given up.
+        """
+        over, self._over = self._over, []
         if over:
             self._dead_letter(over, Reason.DELIVERY_LIMIT)
-        self._had_consumers = False
         self.touch()
         self.expire()
 
