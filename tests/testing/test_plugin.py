@@ -197,7 +197,8 @@ def test_async_tests_have_their_twin(project):
             await shop.send.adelay("left behind")
         """
     )
-    done = ran(project, "-W", "error")
+    # A new interpreter: pytest warns of plugins that were imported before it.
+    done = project.runpytest_subprocess("-W", "error")
     done.assert_outcomes(passed=2)
 
 
