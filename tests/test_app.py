@@ -659,6 +659,8 @@ INTERRUPTED = """
     import os, signal, threading
     from amqflow import AmqFlow
 
+    # A shell lets what it starts in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     app = AmqFlow("shop")
 
     @app.task(name="shop.add")

@@ -19,8 +19,6 @@ T = TypeVar("T")
 ALLOW_SYNC_IN_LOOP = "AMQFLOW_ALLOW_SYNC_IN_LOOP"
 #: Tasks that are cancelled start others to clean up (aio-pika's callbacks); how often to look.
 ROUNDS = 5
-#: Seconds after which a blocked thread looks for signals.
-LISTEN = 0.5
 
 
 class LoopThread:
@@ -85,7 +83,7 @@ class LoopThread:
         loop = self.loop
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
-            return _result(future)
+            return future.result()
         except concurrent.futures.CancelledError as error:
             if loop in {self._loop, self._adopted}:
                 raise
@@ -104,20 +102,6 @@ class LoopThread:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
-
-
-def _result(future: concurrent.futures.Future[T]) -> T:
-    """Wait for a result, awake now and then.
-
-    The system may give Ctrl-C to another thread, and a lock waited for without a limit would keep
-    this one from hearing of it.
-    """
-    while True:
-        try:
-            return future.result(LISTEN)
-        except TimeoutError:
-            if future.done():
-                return future.result()  # its own time-out, or what came just now
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

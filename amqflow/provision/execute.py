@@ -7,6 +7,7 @@ the broker holds: a run that was killed half-way is finished by planning and app
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqflow.errors import ChannelLost, ManagementUnavailable, ReplaceRefused, TopologyMismatch
@@ -28,6 +29,11 @@ T = TypeVar("T")
 
 #: Tries of one step whose channel was closed by another one's refusal.
 TRIES = 5
+
+#: Seconds after which the management API's counts are newer than now: queues tell them every five,
+#: and it collects what they told every five (RabbitMQ docs, "Management Plugin",
+#: ``collect_statistics_interval``).
+COUNTED = 11.0
 
 
 async def execute(
@@ -159,11 +165,14 @@ class _Run:
     async def _unsettled(self, queue: str) -> int:
         if self._management is None:
             return 0
-        found = await self._management.get(self._management.path("queues", queue))
-        if found.get("messages") is None:
-            message = f"the management API does not tell how many messages queue {queue!r} has"
-            raise ManagementUnavailable(message)
-        return int(found["messages"])
+        path = self._management.path("queues", queue)
+        end = time.monotonic() + COUNTED
+        while (count := (await self._management.get(path)).get("messages")) is None:
+            if time.monotonic() > end:  # of a queue declared just now it tells within five seconds
+                message = f"the management API does not tell how many messages queue {queue!r} has"
+                raise ManagementUnavailable(message)
+            await asyncio.sleep(0.2)
+        return int(count)
 
 
 async def create(part: Exchange | Queue | Binding | Policy, admin: Admin) -> None:

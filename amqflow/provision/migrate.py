@@ -52,7 +52,7 @@ from amqflow.errors import (
 )
 from amqflow.logs import get_logger
 from amqflow.protocol import new_id
-from amqflow.provision.execute import again, create
+from amqflow.provision.execute import COUNTED, again, create
 from amqflow.provision.mover import (
     PAUSE,
     TIMEOUT,
@@ -82,10 +82,6 @@ log = get_logger("amqflow.provision")
 
 #: Our consumer's priority; workers have 0 unless somebody says otherwise.
 PRIORITY: Final = 1_000_000
-#: Seconds after which the management API's counts are newer than our consumer: queues tell them
-#: every five, and it collects what they told every five (RabbitMQ docs, "Management Plugin",
-#: ``collect_statistics_interval``).
-COUNTED: Final = 11.0
 #: Seconds without an arrival before the queue is deleted.
 QUIET: Final = 2.0
 #: Queues replaced at one time.

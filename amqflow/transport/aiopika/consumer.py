@@ -48,19 +48,28 @@ class _Session:
         on_delivery: Callable[[Delivery], None],
         on_cancel: Callable[[], None],
         on_settled: Callable[[], None],
+        *,
+        transactional: bool,
     ) -> None:
         self.channel = channel
         self.tag: str | None = None
         self._queue = queue
         self._number = channel.number
+        self._transactional = transactional
         self._body_max = body_max(channel)
         self._on_delivery = on_delivery
         self._on_settled = on_settled
         self._open = True
         self._batch = AckBatch()
+        #: Whether each flush is a transaction, since no more is consumed (see :meth:`unsubscribe`).
+        self._commits = False
+        self._uncommitted = False
+        self._committing = 0
         self.writer = FrameWriter(channel)
         self.writer.collect = self._acks
-        self.tap = Tap(on_deliver=self._on_deliver, on_close=self._end)
+        self.tap = Tap(
+            on_deliver=self._on_deliver, on_close=self._end, on_committed=self._on_committed
+        )
         channel.on_consumer_cancel_callbacks.add(lambda _: on_cancel())
         channel.closing.add_done_callback(lambda _: self._end())
 
@@ -97,9 +106,24 @@ class _Session:
         self.tag = tag
 
     async def unsubscribe(self) -> None:
+        """End the subscription, after the acks that are out; later ones go in transactions.
+
+        A quorum queue's client in the broker keeps settlements back while 32 are on their way to
+        the queue, and drops what it keeps when the channel closes (``rabbit_fifo_client``): acked
+        messages came back. A cancel waits for the queue, and so for what went before it. After it
+        nothing does; but a transaction, however much it settles, is one settlement.
+        """
+        await self.writer.drain()
         tag, self.tag = self.tag, None
-        if tag is not None:
-            await call(self.channel, commands.Basic.Cancel(consumer_tag=tag))
+        if tag is None:
+            return
+        await call(self.channel, commands.Basic.Cancel(consumer_tag=tag))
+        if self.unsettled and not self._transactional and not self._commits:
+            await call(self.channel, commands.Tx.Select())
+            self._commits = True
+            # What was settled while that was asked is in the transaction already.
+            self._uncommitted = True
+            self.writer.schedule()
 
     async def counted(self) -> bool:
         """Whether the broker counts a consumer on the queue; asked on the consumer's channel."""
@@ -136,6 +160,7 @@ class _Session:
     def nack(self, tag: int, *, requeue: bool) -> None:
         if self.live and self._batch.drop(tag):
             frame = commands.Basic.Nack(delivery_tag=tag, multiple=False, requeue=requeue)
+            self._uncommitted = True
             self.writer.write(pamqp.frame.marshal(frame, self._number))
 
     async def commit(
@@ -160,9 +185,20 @@ class _Session:
             )
             for tag, multiple in self._batch.take()
         ]
+        if self._commits and (frames or self._uncommitted):
+            frames.append(pamqp.frame.marshal(commands.Tx.Commit(), self._number))
+            self._committing += 1
+        self._uncommitted = False
         if self.tag is None:
             self._on_settled()
         return b"".join(frames)
+
+    def _on_committed(self) -> bool:
+        """Take the answer to a commit of a flush; others are answers to calls."""
+        if not self._committing:
+            return False
+        self._committing -= 1
+        return True
 
 
 class AioPikaConsumer:
@@ -286,7 +322,12 @@ class AioPikaConsumer:
     def _make_session(self, channel: Channel) -> tuple[_Session, Tap]:
         self.generation += 1
         session = _Session(
-            channel, self._queue, self._on_delivery, self._cancelled, self._on_settled
+            channel,
+            self._queue,
+            self._on_delivery,
+            self._cancelled,
+            self._on_settled,
+            transactional=self._transactional,
         )
         return session, session.tap
 

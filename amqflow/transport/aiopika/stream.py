@@ -52,6 +52,7 @@ _RETURN: Final = b"\x00\x3c\x00\x32"
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _ACK: Final = b"\x00\x3c\x00\x50"
 _NACK: Final = b"\x00\x3c\x00\x78"
+_COMMITTED: Final = b"\x00\x5a\x00\x15"
 
 
 class Tap:
@@ -61,11 +62,13 @@ class Tap:
     ``on_return(reply_text, exchange, routing_key, envelope)``,
     ``on_confirm(tag, multiple, ack=…)``. ``on_close()`` is told that the broker closes the
     channel, before aiormq answers it: what is written after the answer closes the connection.
+    ``on_committed()`` is told of a ``tx.commit-ok``, and says whether the commit was its own.
     """
 
     __slots__ = (
         "_chunks",
         "_close",
+        "_committed",
         "_confirm",
         "_deliver",
         "_envelope",
@@ -81,9 +84,11 @@ class Tap:
         on_return: Return | None = None,
         on_confirm: Confirm | None = None,
         on_close: Callable[[], None] | None = None,
+        on_committed: Callable[[], bool] | None = None,
     ) -> None:
         """Want the frames there is a callback for."""
         self._close = on_close
+        self._committed = on_committed
         self._deliver = on_deliver
         self._return = on_return
         self._confirm = on_confirm
@@ -119,6 +124,8 @@ class Tap:
                 at = end
             self._method = tuple(texts)
             return True
+        if kind == _COMMITTED and self._committed is not None:
+            return self._committed()
         if kind == _CHANNEL_CLOSE and self._close is not None:
             self._close()
         return False
