@@ -452,9 +452,14 @@ class Publisher:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(exchange))
             self._checking[exchange] = task
-            task.add_done_callback(lambda _: self._checking.pop(exchange, None))
+            task.add_done_callback(lambda done: self._checked(exchange, done))
         await asyncio.shield(task)
         session.exchanges.add(exchange)
+
+    def _checked(self, exchange: str, task: asyncio.Task[None]) -> None:
+        self._checking.pop(exchange, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it has it; after their deadline, nobody does
 
     async def _through(self, queue: str, deadline: float) -> str:
         """Return the exchange that leads to a queue: the default one, but while it is replaced."""
