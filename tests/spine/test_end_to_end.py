@@ -388,16 +388,12 @@ async def test_priorities_order_what_a_worker_holds(bench):
         gate.wait(60)
         order.append(level)
 
-    async with bench.working("prio", slots=1, multiplier=8):
+    async with bench.working("prio", slots=1, multiplier=8) as worker:
         await work.aapply_async((2,), priority=2)
         await until(started.is_set, deadline=30)
         for level in [5, 1, 9, 3, 7, 0, 8]:
             await work.aapply_async((level,), priority=level)
-
-        async def all_held():
-            return await bench.count("prio") == 0
-
-        await until(all_held, deadline=30)
+        await until(lambda: worker.status()["waiting"] == 7, deadline=60)
         gate.set()
         await until(lambda: len(order) == 8, deadline=30)
     assert order == [2, 9, 8, 7, 5, 3, 1, 0]

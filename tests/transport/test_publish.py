@@ -134,7 +134,7 @@ async def test_a_nack_is_tried_again_until_there_is_room(seam):
 async def test_a_nack_that_lasts_is_raised_and_says_how_often(seam):
     await full(seam)
     with pytest.raises(PublishNacked, match=r"refused \d+ times"):
-        await seam.transport.publish(message(), "", "full", timeout=0.5)
+        await seam.transport.publish(message(), "", "full", timeout=3)
 
 
 async def full(seam) -> None:
