@@ -60,7 +60,12 @@ class Detours:
     async def exchange(self, queue: str) -> str:
         """Return :meth:`fresh`, asking where nothing is known."""
         while (found := self.fresh(queue, asyncio.get_running_loop().time())) is None:
-            await asyncio.shield(self._asking.get(queue) or self._ask(queue))
+            asking = self._asking.get(queue)
+            if asking is None or asking.done():
+                # One that has ended, with an answer that came too late to count, is still there
+                # until the loop's next turn, which awaiting it would never let come.
+                asking = self._ask(queue)
+            await asyncio.shield(asking)
         return found
 
     def forget(self, queue: str) -> None:
@@ -79,7 +84,8 @@ class Detours:
         return task
 
     def _answered(self, queue: str, task: asyncio.Task[None]) -> None:
-        self._asking.pop(queue, None)
+        if self._asking.get(queue) is task:
+            del self._asking[queue]
         if not task.cancelled():
             task.exception()  # whoever waits for it has it; renewing, nobody does
 

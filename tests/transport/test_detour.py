@@ -30,6 +30,27 @@ class Marks:
 # -- leases ------------------------------------------------------------------------------------
 
 
+async def test_an_answer_that_came_too_late_is_asked_for_again_and_stops_no_loop(monkeypatch):
+    """Its question has ended and is not forgotten yet when the next publisher comes."""
+    monkeypatch.setattr("amqflow.transport.detour.LEASE", -1.0)  # each is too late
+    asked, others = 0, []
+
+    async def exists(_):
+        nonlocal asked
+        asked += 1
+        if asked == 1:  # runs before what is called when the question has ended
+            others.append(asyncio.create_task(detours.exchange("q")))
+        else:
+            monkeypatch.setattr("amqflow.transport.detour.LEASE", LEASE)
+        return False
+
+    detours = Detours(exists)
+    async with asyncio.timeout(30):
+        assert await detours.exchange("q") == ""
+        assert await others[0] == ""
+    assert asked <= 4
+
+
 async def test_an_answer_counts_for_its_lease_and_is_renewed_ahead_of_time():
     marks = Marks()
     detours = Detours(marks)
