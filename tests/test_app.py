@@ -304,7 +304,7 @@ def test_plain_code_calls_and_waits(caller):
     assert result.get(timeout=30) == 5
     assert result.ready()
     assert result.successful()
-    assert caller.AsyncResult(result.id).get(timeout=1) == 5
+    assert caller.AsyncResult(result.id).get(timeout=30) == 5
 
 
 def test_a_task_is_sent_by_name_whether_known_here_or_not(caller, amqp_url, redis_url):

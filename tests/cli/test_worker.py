@@ -33,7 +33,7 @@ if __name__ == '__main__':
 CALL = """
 from app import add
 res = add.delay(2, 3)
-print(res.id, res.ready(), res.get(timeout=5))
+print(res.id, res.ready(), res.get(timeout=30))
 """
 
 

@@ -448,7 +448,7 @@ def test_blocking_verbs_work_in_plain_code(amqp_url, redis_url):
 
         def answered():
             try:
-                return app.send_task("plain.add", (2, 3)).get(timeout=5) == 5
+                return app.send_task("plain.add", (2, 3)).get(timeout=60) == 5
             except PublishError:  # the queue is not there yet, or elects its leader
                 return False
 

@@ -83,7 +83,7 @@ def test_assertions_read_as_sentences(project):
             assert drain(amqflow_app).success == 2
             refute_enqueued(shop.send)
             assert shop.sent == ["a@b.c", "d@e.f"]
-            assert result.get(timeout=5) == 2
+            assert result.get(timeout=30) == 2
 
 
         def test_what_failed_is_dead(amqflow_app):
@@ -193,7 +193,7 @@ def test_async_tests_have_their_twin(project):
             result = await shop.send.adelay("a@b.c")
             assert_enqueued(shop.send, to="a@b.c")
             assert (await adrain(amqflow_app)).success == 1
-            assert await result.aget(timeout=5) >= 1
+            assert await result.aget(timeout=30) >= 1
             await shop.send.adelay("left behind")
         """
     )
