@@ -309,11 +309,12 @@ class Pass(Generic[T]):
     async def close(self) -> None:
         """Close the pages in order; acks that wait go out first."""
         pages, self._pages = self._pages, []
-        held = 0
+        held = left = 0
         if pages:
             # First, or it would be handed what the pages before it give back.
             await self._filled(pages[-1])
             await pages[-1].end()
+            left = await self._left()
         for page in pages:
             self._interrupted = self._interrupted or page.lost
             held += page.got - page.acked
@@ -321,7 +322,7 @@ class Pass(Generic[T]):
                 await page.consumer.close()
         self._arrived.clear()
         if held and not self._interrupted:
-            await self._returned(held)
+            await self._returned(left + held)
 
     async def _filled(self, page: _Page) -> None:
         """Wait until nothing is on its way to a page any more."""
@@ -349,7 +350,15 @@ class Pass(Generic[T]):
         except (TimeoutError, BrokerError) as error:
             log.debug("messages may change places", queue=self._queue, error=repr(error))
 
-    async def _returned(self, held: int) -> None:
+    async def _left(self) -> int:
+        """Return how many messages this pass leaves where they are, while it holds the others."""
+        try:
+            counts = await self._transport.declare_queue(self._queue, passive=True)
+        except BrokerError:
+            return 0
+        return counts.messages
+
+    async def _returned(self, ready: int) -> None:
         """Wait until the broker counts what it got back: a look right after this finds it.
 
         A quorum queue takes back what a closed channel held a moment after the close.
@@ -359,7 +368,7 @@ class Pass(Generic[T]):
             async with asyncio.timeout(RETURN if self.others else STALL):
                 while True:
                     counts = await self._transport.declare_queue(self._queue, passive=True)
-                    if counts.messages >= held:
+                    if counts.messages >= ready:
                         return
                     await asyncio.sleep(0.01)
         except (TimeoutError, BrokerError):
