@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from amqflow.app.loopthread import new_loop
 from amqflow.cli import beat_output as out
 from amqflow.cli.asynchronous import run
 from amqflow.cli.call import Json
 from amqflow.cli.finding import import_tasks
 from amqflow.logs import configure
-from amqflow.producer.loopthread import new_loop
 from amqflow.scheduler import Desk, Scheduler, check_entries, declared_entries
 from amqflow.settings import redact
 

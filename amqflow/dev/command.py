@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from amqflow import rendezvous
+from amqflow.app.loopthread import new_loop
 from amqflow.errors import ConfigurationError, NoEmbeddedBroker
-from amqflow.producer.loopthread import new_loop
 
 if TYPE_CHECKING:
     from amqflow.dev.hosting import HostOptions

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from amqflow.app.loopthread import LoopThread
 from amqflow.broker import Broker
 from amqflow.broker.looking import look, seconds_to_next
-from amqflow.producer import LoopThread
 from amqflow.testing.clock import SteppedClock
 
 if TYPE_CHECKING:

@@ -187,7 +187,7 @@ async def test_an_autoretry_goes_by_its_retry_kwargs(bench):
 
 async def test_replies_come_again_after_the_reply_queue_has_expired(amqp_url, monkeypatch):
     """As it does where the caller was away for longer than its five minutes."""
-    monkeypatch.setattr("amqflow.app.KEEP_REPLIES", 0.1)
+    monkeypatch.setattr("amqflow.app.replies.KEEP_REPLIES", 0.1)
     app = AmqFlow("spine", broker=amqp_url, backend="rpc://")
 
     @app.task(name="t")
