@@ -207,13 +207,17 @@ def _quick_size(headers: Mapping[str, Any]) -> int:
             if not value.isascii():
                 return -1
             size += len(value)
+        elif type(value) is dict:  # a chord's member
+            if (inner := _quick_size(value)) < 0:
+                return -1
+            size += inner
         elif type(value) in _CONTAINERS and name != TIME_LIMIT:
             return -1
         size += len(name) + _FIELD_COST
     return size if all(map(str.isascii, headers)) else -1
 
 
-_CONTAINERS: Final = frozenset({list, dict, bytearray})
+_CONTAINERS: Final = frozenset({list, bytearray})
 #: A field's own bytes around its name and text; or a time limit, two doubles in an array.
 _FIELD_COST: Final = 24
 

@@ -307,16 +307,21 @@ class ResultValidator:
         self._exact: type | None = None
         self._adapter: TypeAdapter[Any] | None = None
         self._dump = False
+        #: What :meth:`hint` found, once it did: a chord asks for each of its members.
+        self._hint: Any = _EMPTY
 
     def hint(self) -> Any:
         """Return the return annotation; Any where there is none, or it cannot be resolved yet."""
-        if inspect.signature(self._function).return_annotation is _EMPTY:
-            return Any
-        try:
-            hint = self._hints.of(["return"])["return"]
-        except ConfigurationError:
-            return Any
-        return Any if hint is typing.NoReturn or hint is typing.Never else hint
+        if self._hint is not _EMPTY:
+            return self._hint
+        hint: Any = Any
+        if inspect.signature(self._function).return_annotation is not _EMPTY:
+            try:
+                hint = self._hints.of(["return"])["return"]
+            except ConfigurationError:
+                return Any
+        self._hint = Any if hint is typing.NoReturn or hint is typing.Never else hint
+        return self._hint
 
     def compile(self) -> None:
         """Resolve the annotation and build the validator; done by the first check.
