@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.process import python
@@ -108,6 +108,8 @@ CELERY = Contestant(
     # SIGTERM and SIGQUIT take it ten seconds with nothing to do; what it ran is acked before.
     told=signal.SIGKILL,
 )
+#: Celery with what amqflow does by default: a replicated queue, acked after the task.
+CELERY_QUORUM = replace(CELERY, key="celery-quorum", classic=False)
 DRAMATIQ = Contestant(
     "dramatiq",
     "Dramatiq",

@@ -26,6 +26,11 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=JOB.prefetch // JOB.threads,
 )
+if not JOB.classic:
+    # What its documentation says for quorum queues, and an ack after the task, as ours.
+    app.conf.update(
+        task_default_queue_type="quorum", worker_detect_quorum_queues=True, task_acks_late=True
+    )
 
 
 @app.task(name="noop")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.contestants import AMQFLOW, AMQFLOW_CLASSIC, CELERY
+from benchmarks.contestants import AMQFLOW, AMQFLOW_CLASSIC, CELERY, CELERY_QUORUM
 from benchmarks.process import python
 from benchmarks.results import percentile
 
@@ -17,6 +17,7 @@ ROUND_TRIP = "round trip"
 #: Who calls, with which verb, under which key the numbers are kept.
 CALLERS = (
     (CELERY, "call", "celery"),
+    (CELERY_QUORUM, "call", "celery-quorum"),
     (AMQFLOW, "call", "amqflow"),
     (AMQFLOW_CLASSIC, "call", "amqflow-classic"),
     (AMQFLOW, "acall", "amqflow-await"),
