@@ -3,9 +3,9 @@
 A quorum queue gives the next message for an ack once that ack is on disk, a few milliseconds
 later. A small worker with short tasks would spend its time waiting for that (eight messages in
 hand, an ack that takes 3 ms: 2,700 tasks a second and an idle processor). So while its tasks take
-next to nothing a worker subscribes a second time to such a queue, and holds up to ``WIDE``. When
-tasks turn longer the second subscription ends at once, and what is beyond the worker's own budget
-goes back to its queue.
+next to nothing a worker subscribes a second time to such a queue, and holds more (:func:`wide`).
+When tasks turn longer the second subscription ends at once, and what is beyond the worker's own
+budget goes back to its queue.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 log = get_logger("amqflow.worker")
 
-#: Messages held of all queues together while tasks are short: Celery's four for eight slots.
-WIDE: Final = 32
+#: Messages a slot holds while tasks are short, of all queues together: the work of 0.16 s at most.
+PER_SLOT: Final = 16
+#: A worker of one slot needs as many to keep it busy; more than these gain nothing.
+NARROWEST: Final = 32
+WIDEST: Final = 128
 #: Seconds between two looks.
 PERIOD: Final = 0.1
 #: Seconds of a slot that a short task takes, on average over a period.
@@ -119,7 +122,8 @@ class Window:
             self._return_surplus()
 
     async def _widen(self) -> None:
-        log.debug("tasks are short: holding more of quorum queues", most=WIDE)
+        more = sum(self._extra.values())
+        log.debug("tasks are short: holding more of quorum queues", more=more)
         for lane, extra in self._extra.items():
             if not self._open:
                 return
@@ -139,8 +143,13 @@ class Window:
                 self._give_back(job)
 
 
+def wide(slots: int) -> int:
+    """Return how many messages a worker of so many slots holds while its tasks are short."""
+    return min(max(NARROWEST, PER_SLOT * slots), WIDEST)
+
+
 def extras(
-    lanes: Sequence[Lane], declared: Mapping[str, Queue], *, multiplier: int
+    lanes: Sequence[Lane], declared: Mapping[str, Queue], *, slots: int, multiplier: int
 ) -> dict[Lane, int]:
     """Return what may be held beyond the prefetch of each lane that a quorum queue stands behind.
 
@@ -148,7 +157,8 @@ def extras(
     (a multiplier of 1), keep to that.
     """
     held = sum(lane.prefetch for lane in lanes)
-    if multiplier <= 1 or held >= WIDE:
+    most = wide(slots)
+    if multiplier <= 1 or held >= most:
         return {}
     return {
         lane: extra
@@ -157,5 +167,5 @@ def extras(
         and queue.type is QueueType.QUORUM
         and queue.prefetch is None
         and not queue.single_active_consumer
-        and (extra := (WIDE - held) * lane.prefetch // held) > 0
+        and (extra := (most - held) * lane.prefetch // held) > 0
     }

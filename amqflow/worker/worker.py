@@ -431,7 +431,12 @@ class Worker:
             suspects = replace(lane, source=lane.suspect_queue, prefetch=1, suspect=True)
             self._consumers.append((suspects, self._consume(suspects, 1)))
         self._window = Window(
-            extras([*self._lanes.values()], topology.queues_by_name, multiplier=multiplier),
+            extras(
+                [*self._lanes.values()],
+                topology.queues_by_name,
+                slots=self.concurrency,
+                multiplier=multiplier,
+            ),
             slots=self._executor,
             subscribe=self._consume,
             give_back=self._give_back,

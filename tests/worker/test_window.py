@@ -9,10 +9,11 @@ import pytest
 from amqflow.topology.model import Queue, QueueType
 from amqflow.worker.lanes import Lane
 from amqflow.worker.ready import ReadyHeap
-from amqflow.worker.window import ENOUGH, LONGEST_CALM, PERIOD, SHORT, WIDE, Window, extras
+from amqflow.worker.window import ENOUGH, LONGEST_CALM, PERIOD, SHORT, WIDEST, Window, extras, wide
 from tests.servers.wait import until
 
 LANE = Lane("work", "work", 8)
+MORE = 24
 
 
 class Subscription:
@@ -57,7 +58,7 @@ def worker():
         return Subscription()
 
     seen.window = Window(
-        {LANE: WIDE - 8},
+        {LANE: MORE},
         slots=seen.slots,
         subscribe=subscribe,
         give_back=seen.returned.append,
@@ -74,7 +75,7 @@ QUIET = (ENOUGH - 1, 0.0)
 async def test_short_tasks_widen_and_long_ones_end_it_at_once(worker):
     worker.slots.past = SHORT_TASKS
     await worker.window.look()
-    assert worker.subscribed == [(LANE, WIDE - 8)]
+    assert worker.subscribed == [(LANE, MORE)]
     worker.slots.waiting = list(range(20))
     worker.slots.past = LONG_TASKS
     await worker.window.look()
@@ -134,14 +135,20 @@ def queue(**fields):
     return Queue("work", **fields)
 
 
+def test_more_slots_hold_more_up_to_a_bound():
+    assert [wide(slots) for slots in (1, 2, 4, 8, 64)] == [32, 32, 64, 128, 128]
+    eight = Lane("work", "work", 32)
+    assert extras([eight], {"work": queue()}, slots=8, multiplier=4) == {eight: 96}
+
+
 def test_only_small_budgets_of_quorum_queues_get_more():
     declared = {"work": queue(), "other": Queue("other")}
-    assert extras([LANE], declared, multiplier=4) == {LANE: 24}
+    assert extras([LANE], declared, slots=2, multiplier=4) == {LANE: 24}
     other = Lane("other", "other", 4)
-    assert extras([LANE, other], declared, multiplier=4) == {LANE: 13, other: 6}
-    assert extras([Lane("work", "work", WIDE)], declared, multiplier=4) == {}
-    assert extras([LANE], declared, multiplier=1) == {}, "told to hold nothing ahead"
-    assert extras([LANE], {}, multiplier=4) == {}
+    assert extras([LANE, other], declared, slots=2, multiplier=4) == {LANE: 13, other: 6}
+    assert extras([Lane("work", "work", WIDEST)], declared, slots=2, multiplier=4) == {}
+    assert extras([LANE], declared, slots=2, multiplier=1) == {}, "told to hold nothing ahead"
+    assert extras([LANE], {}, slots=2, multiplier=4) == {}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,7 @@ def test_only_small_budgets_of_quorum_queues_get_more():
     [{"type": QueueType.CLASSIC}, {"prefetch": 10}, {"single_active_consumer": True}],
 )
 def test_other_queues_keep_to_their_own(fields):
-    assert extras([LANE], {"work": queue(**fields)}, multiplier=4) == {}
+    assert extras([LANE], {"work": queue(**fields)}, slots=2, multiplier=4) == {}
 
 
 def test_what_goes_back_is_the_last_in_line_and_never_what_holds_a_lease():
