@@ -274,24 +274,57 @@ TROUBLES = {
 }
 
 
+async def in_trouble(stage, trouble, name):
+    """Let the store be in trouble while a chord of 21 is under way, and see it through."""
+    ran = stage.ran["collect"]
+    node = chord(
+        [stage.held.s(name), *(stage.echo.s(i) for i in range(20))],
+        stage.collect.s(),
+    )
+    result = await chain(node, stage.collect.s()).aapply_async()
+    await until(lambda: stage.ran[f"held {name}"], deadline=GET)
+    await asyncio.to_thread(TROUBLES[trouble], stage.server)
+    stage.gates[name].set()
+    await asyncio.sleep(0.5)  # outcomes and completions meet the trouble
+    if trouble == "read-only":
+        stage.server.cli("REPLICAOF", "NO", "ONE")
+    assert await result.aget(timeout=GET) == [name, *range(20)]
+    assert stage.ran["collect"] == ran + 2
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_34_a_store_in_trouble_in_mid_chord_is_waited_for(troubled, trouble):
-    stage = troubled
-    async with stage.bench.working(slots=8):
-        node = chord(
-            [stage.held.s("gate"), *(stage.echo.s(i) for i in range(20))],
-            stage.collect.s(),
-        )
-        result = await chain(node, stage.collect.s()).aapply_async()
-        await until(lambda: stage.ran["held gate"], deadline=GET)
-        await asyncio.to_thread(TROUBLES[trouble], stage.server)
-        stage.gates["gate"].set()
-        await asyncio.sleep(0.5)  # outcomes and completions meet the trouble
-        if trouble == "read-only":
-            stage.server.cli("REPLICAOF", "NO", "ONE")
-        assert await result.aget(timeout=GET) == ["gate", *range(20)]
-    assert stage.ran["collect"] == 2
+    async with troubled.bench.working(slots=8):
+        await in_trouble(troubled, trouble, "gate")
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_34_a_store_in_trouble_twenty_times(troubled, trouble):
+    async with troubled.bench.working(slots=8):
+        for number in range(20):
+            await in_trouble(troubled, trouble, f"gate {number}")
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+async def test_34_a_store_flushed_twenty_times_fails_each_chord_by_its_deadline(stage):
+    async with stage.bench.working(slots=4):
+        for number in range(20):
+            node = chord([stage.held.s(f"gate {number}"), stage.echo.s(1)], stage.collect.s())
+            node.link_error(stage.sorry.s())
+            result = await node.aapply_async()
+            await until(lambda: stage.ran[f"held gate {number}"], deadline=GET)  # noqa: B023
+            await stage.chords._client.command("FLUSHDB")
+            stage.gates[f"gate {number}"].set()
+            with pytest.raises(ChordLost, match="no longer in the store"):
+                await result.aget(timeout=GET)
+            await until(lambda: len(stage.told) > number, deadline=GET)  # noqa: B023
+        await until(lambda: idle(stage), deadline=GET)
+    assert [told[2] for told in stage.told] == ["ChordLost"] * 20
+    assert stage.ran["collect"] == 0
 
 
 async def test_33_completions_from_four_coordinators_at_once_fire_the_body_once(stage):
