@@ -388,6 +388,7 @@ def test_reading_an_unknown_setting_is_an_attribute_error_with_a_hint(conf):
         ("accept_content", "pickle", "'json' only"),
         ("task_protocol", 1, "2, got 1"),
         ("task_default_rate_limit", "often", "'10/m'"),
+        ("task_default_rate_limit", -1, "'10/m'"),
         ("result_expires", "soon", "a valid number"),
         ("result_expires", True, "a duration"),
         ("result_expires", -1, "greater than or equal to 0"),
