@@ -46,11 +46,11 @@ def default_rate(text: str | None) -> RateLimit | None:
 
 def limited(tasks: Iterable[Task[..., Any]], default: RateLimit | None) -> dict[str, str]:
     """Return the tasks that have a limit, by name, with it."""
-    limits = {task.name: _limit(task, default) for task in tasks}
+    limits = {task.name: limit_of(task, default) for task in tasks}
     return {name: str(limit) for name, limit in limits.items() if limit}
 
 
-def _limit(task: Task[..., Any], default: RateLimit | None) -> RateLimit | None:
+def limit_of(task: Task[..., Any], default: RateLimit | None) -> RateLimit | None:
     """Return what limits a task: a limit of its own, 0 too, else the default."""
     own = task.options.rate_limit
     return (default if own is None else own) or None
@@ -69,7 +69,7 @@ class Pace:
         """Return what limits the start of a job that has no moment yet; looked up each time."""
         if job.outcome is not None or job.start is not None:
             return None
-        return _limit(job.task, self._default)
+        return limit_of(job.task, self._default)
 
     def reserved(self, job: Job, limit: RateLimit) -> float | None:
         """Return the moment a message came back for, where it counts still."""
