@@ -448,3 +448,8 @@ def test_no_secret_is_shown(conf):
 def test_settings_are_frozen():
     with pytest.raises(Exception, match="frozen"):
         Settings().task_time_limit = 5
+
+
+@pytest.mark.parametrize(("given", "kept"), [("10/m", "10/m"), (7, "7"), (0.5, "0.5"), (0, "0")])
+def test_a_default_rate_is_written_as_for_a_task(given, kept):
+    assert Settings(task_default_rate_limit=given).task_default_rate_limit == kept
