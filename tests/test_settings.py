@@ -388,6 +388,7 @@ def test_reading_an_unknown_setting_is_an_attribute_error_with_a_hint(conf):
         ("accept_content", "pickle", "'json' only"),
         ("task_protocol", 1, "2, got 1"),
         ("task_default_rate_limit", "often", "'10/m'"),
+        ("task_default_rate_limit", -1, "'10/m'"),
         ("result_expires", "soon", "a valid number"),
         ("result_expires", True, "a duration"),
         ("result_expires", -1, "greater than or equal to 0"),
@@ -447,3 +448,8 @@ def test_no_secret_is_shown(conf):
 def test_settings_are_frozen():
     with pytest.raises(Exception, match="frozen"):
         Settings().task_time_limit = 5
+
+
+@pytest.mark.parametrize(("given", "kept"), [("10/m", "10/m"), (7, "7"), (0.5, "0.5"), (0, "0")])
+def test_a_default_rate_is_written_as_for_a_task(given, kept):
+    assert Settings(task_default_rate_limit=given).task_default_rate_limit == kept

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from amqflow.app.replies import Replies
 from amqflow.errors import AppClosed, NoResultStore
 from amqflow.guards.blobs import Blobs, ClaimCheck
+from amqflow.guards.rates import open_rates
 from amqflow.guards.revocations import open_revocations
 from amqflow.guards.shelves import default_shelf, open_shelf
 from amqflow.producer import Producer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from amqflow.abc import BlobStore, Outcome, ResultStore, SentNode
     from amqflow.app.application import App
     from amqflow.canvas import Node
+    from amqflow.guards.rates import Rates
     from amqflow.guards.revocations import Revocations
     from amqflow.settings import Settings
     from amqflow.tasks import Request
@@ -73,6 +75,7 @@ class Runtime:
         self.revocations: Revocations | None = open_revocations(
             app.backend_url, app_name=app.main, clock=app.clock
         )
+        self.rates: Rates | None = open_rates(app.backend_url, app_name=app.main, clock=app.clock)
         #: Told of the outcomes of tasks that a revoke has ended before they began.
         self.after_revoke: list[Callable[[list[Outcome]], Awaitable[None]]] = []
         self._opened: asyncio.Task[None] | None = None
@@ -222,5 +225,7 @@ class Runtime:
             await self.blobs.close()
         if self.revocations is not None:
             await self.revocations.close()
+        if self.rates is not None:
+            await self.rates.close()
         await self._replies.close()
         await self.transport.close()

@@ -65,6 +65,7 @@ async def _known(app: App, task_id: str, task: str | None, queue: str | None) ->
                 "no worker has taken it yet, or its result is not kept, or has expired, or it was "
                 "never sent"
             )
+        says += _paced(app, task)
         says += await _places(app, _queue_of(app, task, queue))
     return {
         "id": task_id,
@@ -141,6 +142,20 @@ def _most(app: App, task: str | None) -> str:
     known = app.tasks.get(task) if task else None
     most = None if known is None else known.options.max_retries
     return "" if most is None else f" of {most + 1}"
+
+
+def _paced(app: App, task: str | None) -> list[str]:
+    """Say that a task, where it is known, has a rate limit to wait for."""
+    from amqflow.worker.pace import default_rate, limit_of
+
+    known, settings = app.tasks.get(task) if task else None, app.conf.settings
+    if known is None or settings.worker_disable_rate_limits:
+        return []
+    limit = limit_of(known, default_rate(settings.task_default_rate_limit))
+    if limit is None:
+        return []
+    who = f"{known.name} starts at most {limit}, all workers together"
+    return [f"{who}: calls beyond that wait in the delays for their turn"]
 
 
 def _dead(letter: Parked) -> list[str]:

@@ -11,7 +11,8 @@ from amqflow import rendezvous
 from amqflow.broker import Broker
 from amqflow.clock import SYSTEM_CLOCK
 from amqflow.errors import AmqflowError
-from amqflow.guards.embedded import revocation_methods, shelf_methods
+from amqflow.guards.embedded import rate_methods, revocation_methods, shelf_methods
+from amqflow.guards.rates import SharedRates
 from amqflow.guards.revocations import SharedRevocations
 from amqflow.guards.shelves import MemoryShelf
 from amqflow.rendezvous import Rendezvous
@@ -136,6 +137,7 @@ def _methods() -> dict[str, Method]:
         **results.methods(Records()),
         **shelf_methods(MemoryShelf(BLOBS)),
         **revocation_methods(SharedRevocations(), SYSTEM_CLOCK),
+        **rate_methods(SharedRates(), SYSTEM_CLOCK),
         **chords.methods(Chords()),
         **schedules.methods(),
     }

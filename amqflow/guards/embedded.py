@@ -1,8 +1,9 @@
-"""Large values and revocations of ``embedded://``: in the memory of the process that serves it."""
+"""Large values, revocations, rate limits of ``embedded://``: in the memory of who serves it."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from base64 import b64decode, b64encode
 from collections import deque
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.backoff import Backoff
 from amqflow.errors import StoreError
+from amqflow.guards.rates import Want
 from amqflow.guards.revocations import MemoryRevocations
 from amqflow.logs import get_logger
 from amqflow.protocol.revocation import Revocation, Target
 from amqflow.stores.embedded import EmbeddedClient
+from amqflow.tasks import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from amqflow.clock import Clock
+    from amqflow.guards.rates import SharedRates
     from amqflow.guards.revocations import SharedRevocations, Told
     from amqflow.guards.shelves import MemoryShelf
     from amqflow.stores.server import Method
@@ -195,3 +199,51 @@ class _Changes:
 
 def _read(found: Any) -> Revocation:
     return Revocation(**{**found, "target": Target(found["target"])})
+
+
+# -- rate limits -------------------------------------------------------------------------------
+
+
+class EmbeddedRates:
+    """:class:`~amqflow.guards.rates.Rates` in the process that serves a name, by its clock."""
+
+    def __init__(self, name: str, *, app_name: str) -> None:
+        """Keep the name; nothing connects yet."""
+        self._client = EmbeddedClient(name)
+        self._app_name = app_name
+
+    async def reserve(self, wants: Sequence[Want]) -> list[float | None]:
+        """Reserve starts."""
+        payload = [
+            [
+                f"{self._app_name}/{want.key}",
+                want.limit.count,
+                want.limit.period,
+                None if math.isinf(want.within) else want.within,
+            ]
+            for want in wants
+        ]
+        starts: list[float | None] = await self._client.call("rates.reserve", payload)
+        return starts
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+
+def rate_methods(shared: SharedRates, clock: Clock) -> dict[str, Method]:
+    """Return the other end of :class:`EmbeddedRates`, for a StoreServer.
+
+    Args:
+        shared: Where the next starts are kept.
+        clock: Says when they are.
+    """
+
+    def reserve(payload: Any) -> list[float | None]:
+        wants = [
+            Want(key, RateLimit(count, period), math.inf if within is None else within)
+            for key, count, period, within in payload
+        ]
+        return shared.reserve(wants, clock.monotonic())
+
+    return {"rates.reserve": reserve}

@@ -12,11 +12,11 @@ import threading
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
-from weakref import WeakValueDictionary
 
 from amqflow.abc import RETRY, REVOKED, DeadReason, Outcome
 from amqflow.backoff import Backoff
 from amqflow.errors import NoResultStore, StoreError, StoreUnavailable
+from amqflow.guards.names import Names
 from amqflow.logs import get_logger
 from amqflow.protocol import dumps, loads
 from amqflow.protocol.revocation import Revocation, Target, stamps_of
@@ -319,23 +319,8 @@ def _of(found: Any) -> Revocation | None:
 # -- which ----------------------------------------------------------------------------------
 
 
-class _Names:
-    """The memory revocations by name; a name lives as long as somebody uses it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: WeakValueDictionary[str, SharedRevocations] = WeakValueDictionary()
-
-    def get(self, name: str) -> SharedRevocations:
-        with self._lock:
-            shared = self._known.get(name)
-            if shared is None:
-                shared = self._known[name] = SharedRevocations()
-            return shared
-
-
 #: Memory itself, which processes have once.
-_MEMORY: Final = _Names()
+_MEMORY: Final = Names(SharedRevocations)
 
 
 def open_revocations(url: str | None, *, app_name: str, clock: Clock) -> Revocations | None:

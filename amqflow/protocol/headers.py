@@ -32,6 +32,9 @@ CHORD: Final = "amqflow-chord"
 #: A bool: the arguments begin with a failed task's request, exception and traceback, as data.
 ERRBACK: Final = "amqflow-errback"
 
+#: A table: the moment a rate limit has reserved for an attempt, which waits for it in the ladder.
+RATE: Final = "amqflow-rate"
+
 #: The scheduler's entry a task was published for, and its slot: ISO 8601, UTC (design 11).
 SCHEDULE: Final = "amqflow-schedule"
 SLOT: Final = "amqflow-slot"
@@ -84,14 +87,18 @@ BROKER_HEADERS: Final = frozenset(
     }
 )
 
-_NOT_REPLAYED: Final = BROKER_HEADERS | DEAD_HEADERS | {REDELIVERED}
+#: What no copy carries on: the broker's, and a reservation, which is for one delivery. Who sends
+#: a message to wait for its moment writes it anew.
+NOT_COPIED: Final = BROKER_HEADERS | {RATE}
+
+_NOT_REPLAYED: Final = NOT_COPIED | DEAD_HEADERS | {REDELIVERED}
 
 
 def republishable(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a copy of ``headers`` that may be published again (design 5.7)."""
     if not headers:
         return {}
-    return {name: value for name, value in headers.items() if name not in BROKER_HEADERS}
+    return {name: value for name, value in headers.items() if name not in NOT_COPIED}
 
 
 def replayable(headers: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from amqflow.protocol.frame import (
     travels_as_header,
     value_size,
 )
-from amqflow.protocol.headers import BROKER_HEADERS, COMPRESSION
+from amqflow.protocol.headers import COMPRESSION, NOT_COPIED
 from amqflow.protocol.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _add_extra(extra: Mapping[Any, Any], headers: dict[str, Any], moved: dict[st
             raise EncodeError(f"headers: the name {name!r:.80} is not text")
         if name in RESERVED:
             raise EncodeError(f"headers[{name!r}]: the name is taken by the task protocol")
-        if name not in BROKER_HEADERS and name != COMPRESSION:
+        if name not in NOT_COPIED and name != COMPRESSION:
             _place(name, value, headers, moved)
 
 

@@ -35,8 +35,10 @@ def seconds(value: Any) -> Any:
     return value
 
 
-def _rate(value: str) -> str:
-    if not _RATE.fullmatch(value):
+def _rate(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)  # Celery takes a number a second, too
+    if value is not None and not (isinstance(value, str) and _RATE.fullmatch(value)):
         raise ValueError("a rate such as '10/s', '10/m', '10/h' or '10' (a second)")
     return value
 
@@ -72,7 +74,7 @@ def _pool(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
-Rate = Annotated[str, AfterValidator(_rate)]
+Rate = Annotated[str, BeforeValidator(_rate)]
 Zone = Annotated[str, AfterValidator(_zone)]
 JsonOnly = Annotated[str, AfterValidator(_only_json)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]

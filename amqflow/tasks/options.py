@@ -20,17 +20,47 @@ _POOLS: Final = frozenset({"asyncio", "threads", "processes", "prefork", "solo"}
 _NO_MAPPING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+#: Seconds of the longest interval between two starts: a leap year. Moments further ahead than a
+#: few of these cannot be written.
+_LONGEST_INTERVAL: Final = 366 * 86400.0
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many starts in so many seconds."""
+    """So many starts in so many seconds; a count of 0 means no limit, whatever the default says.
+
+    Raises:
+        ValueError: It is no rate, or one of less than a start a year.
+    """
 
     count: float
     period: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rate."""
+        if not 0 <= self.count < float("inf") or not 0 < self.period < float("inf"):
+            raise ValueError("expected 0 or more starts in a time above 0")
+        if self.count and self.interval > _LONGEST_INTERVAL:
+            raise ValueError("expected a start a year at least, or 0 for no limit")
+
+    def __bool__(self) -> bool:
+        """Whether it limits anything."""
+        return self.count > 0
+
+    def __str__(self) -> str:
+        """Return it as it is written in a declaration, where it can be."""
+        unit = {period: unit for unit, period in _PERIODS.items()}.get(self.period)
+        return f"{self.count:g}/{unit or f'{self.period:g} s'}"
 
     @property
     def per_second(self) -> float:
         """Starts a second."""
         return self.count / self.period
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one start to the next."""
+        return self.period / self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +285,9 @@ def _retry_kwargs(value: Any) -> Mapping[str, Any]:
 
 
 def parse_rate(value: Any) -> RateLimit | None:
-    """Read Celery's rate: ``"10/m"``, ``"10/h"``, ``"10/s"``, ``10`` a second; None or 0: none.
+    """Read Celery's rate: ``"10/m"``, ``"10/h"``, ``"10/s"``, ``10`` a second; 0: no limit.
+
+    None stays None: the default decides.
 
     Raises:
         TypeError, ValueError: It is none of these.
@@ -263,14 +295,11 @@ def parse_rate(value: Any) -> RateLimit | None:
     if value is None or isinstance(value, RateLimit):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not 0 <= value < float("inf"):
-            raise ValueError("expected 0 or more a second")
-        return RateLimit(float(value), 1.0) if value else None
+        return RateLimit(float(value), 1.0)
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise TypeError("expected a rate such as '10/s', '10/m', '10/h', or a number a second")
-    count = float(match[1])
-    return RateLimit(count, _PERIODS[match[2] or "s"]) if count else None
+    return RateLimit(float(match[1]), _PERIODS[match[2] or "s"])
 
 
 def _serializer(value: Any) -> str:

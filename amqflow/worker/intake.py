@@ -16,20 +16,22 @@ from amqflow.protocol import decode
 from amqflow.protocol import headers as h
 from amqflow.worker.errback import failure_arguments
 from amqflow.worker.job import Job
+from amqflow.worker.pace import mark, mark_of
 from amqflow.worker.returns import SUSPECT_AFTER, counts, deaths, returns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from amqflow.abc import Claim, ResultStore
     from amqflow.clock import Clock
     from amqflow.guards.revocations import Revoked
     from amqflow.middleware import Stack
     from amqflow.protocol import Limits, TaskMessage
-    from amqflow.tasks import TaskRegistry
+    from amqflow.tasks import RateLimit, TaskRegistry
     from amqflow.transport import Delivery
     from amqflow.worker.execute import Executor
     from amqflow.worker.lanes import Lane
+    from amqflow.worker.pace import Pace
     from amqflow.worker.settle import Settler
 
 log = get_logger("amqflow.worker")
@@ -71,8 +73,23 @@ class Intake:
         on_job: Callable[[Job], None],
         middleware: Stack,
         revoked: Revoked,
+        pace: Pace | None,
     ) -> None:
-        """Wire the parts, in the running loop; ``on_job`` completes a job that may run."""
+        """Wire the parts, in the running loop.
+
+        Args:
+            tasks: the application's.
+            store: claims attempts; None where no result is kept.
+            executor: runs what may run.
+            settler: ends what may not.
+            rules: judge deliveries.
+            clock: for delays and expiry.
+            owner: this worker, in claims.
+            on_job: completes a job that may run.
+            middleware: its receive hooks see every message.
+            revoked: what is revoked now.
+            pace: the rate limits; None: they are switched off.
+        """
         self._loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._store = store
@@ -85,8 +102,10 @@ class Intake:
         self._on_job = on_job
         self._middleware = middleware
         self._revoked = revoked
+        self._pace = pace
         self._fresh: list[tuple[Delivery, Lane, Limits]] = []
-        self._claiming: dict[asyncio.Task[None], list[Job]] = {}
+        #: What asks the store, and for which jobs.
+        self._asking: dict[asyncio.Task[None], list[Job]] = {}
         self._waiting: dict[Job, asyncio.TimerHandle] = {}
         self._open = True
         #: Numbers the claims: two copies of a message here are two owners, too.
@@ -114,7 +133,7 @@ class Intake:
             for delivery, lane, _ in fresh:
                 self._settler.hand_back(delivery, lane)
             return
-        claims: list[Job] = []
+        jobs: list[Job] = []
         for delivery, lane, limits in fresh:
             try:
                 job = self._admit(delivery, lane, limits)
@@ -123,8 +142,23 @@ class Intake:
                 log.exception("a delivery could not be taken in", queue=lane.queue)
                 self._settler.park(delivery, lane, DeadReason.UNDECODABLE, repr(error))
                 continue
-            if job is None:
-                continue
+            if job is not None:
+                jobs.append(job)
+        self._go_on(jobs)
+
+    def _go_on(self, jobs: list[Job]) -> None:
+        """Send jobs that are due on: to their rate limit, to the claim, to the executor."""
+        limited: list[tuple[Job, RateLimit]] = []
+        claims: list[Job] = []
+        pace = self._pace
+        for job in jobs:
+            if pace is not None and (limit := pace.limit(job)) is not None:
+                start = pace.reserved(job, limit)
+                if start is None:
+                    limited.append((job, limit))
+                    continue
+                if not self._reached(job, start):
+                    continue
             if job.attempt is not None:
                 claims.append(job)
             else:
@@ -132,11 +166,16 @@ class Intake:
         self._executor.pump()
         if claims:
             self._start_claim(claims)
+        if limited:
+            self._start(self._reserve(limited), [job for job, _ in limited])
 
     def _start_claim(self, jobs: list[Job]) -> None:
-        task = self._loop.create_task(self._claim(jobs))
-        self._claiming[task] = jobs
-        task.add_done_callback(self._claiming.pop)
+        self._start(self._claim(jobs), jobs)
+
+    def _start(self, asking: Coroutine[object, object, None], jobs: list[Job]) -> None:
+        task = self._loop.create_task(asking)
+        self._asking[task] = jobs
+        task.add_done_callback(self._asking.pop)
 
     # -- judging ---------------------------------------------------------------------------
 
@@ -171,15 +210,12 @@ class Intake:
 
     def _due(self, job: Job) -> None:
         del self._waiting[job]
-        remaining = (job.message.eta or 0.0) - self._clock.now()
+        now = self._clock.now()
+        remaining = max(job.message.eta or 0.0, job.start or 0.0) - now
         if remaining > 0:  # A loop's timer counts from a moment ago, in whole milliseconds.
             self._waiting[job] = self._loop.call_later(remaining + 0.001, self._due, job)
             return
-        if job.attempt is None:
-            self._ready(job)
-            self._executor.pump()
-            return
-        self._start_claim([job])
+        self._go_on([job])
 
     def _job(self, delivery: Delivery, message: TaskMessage, lane: Lane) -> Job:
         task = self._tasks.get(message.task)
@@ -292,9 +328,55 @@ class Intake:
             queue=lane.queue,
         )
         # Among suspects the count begins anew; who comes back from them by the ladder has a mark.
-        mark = max(0, message.extra.get(h.REDELIVERED, 0) - SUSPECT_AFTER)
-        self._settler.move(delivery, lane, lane.suspect_queue, **{h.REDELIVERED: mark})
+        known = max(0, message.extra.get(h.REDELIVERED, 0) - SUSPECT_AFTER)
+        kept = {h.REDELIVERED: known, **mark_of(delivery)}
+        self._settler.move(delivery, lane, lane.suspect_queue, **kept)
         return True
+
+    # -- rate limits -----------------------------------------------------------------------
+
+    async def _reserve(self, limited: list[tuple[Job, RateLimit]]) -> None:
+        """Ask, in one round trip, when these jobs may start; send on what may start now."""
+        pace = self._pace
+        if pace is None:  # pragma: no cover - nothing is limited then
+            return
+        backoff = Backoff(first=0.1, most=STORE_RETRY)
+        while limited := [one for one in limited if one[0].delivery.live]:
+            try:
+                starts = await pace.reserve(limited)
+            except Exception as error:  # noqa: BLE001 - a task that ends here strands its messages
+                # Nothing starts that nobody has counted, nothing is acked or given back.
+                log.warning(
+                    "rate limits cannot be asked for, holding tasks",
+                    error=str(error) or repr(error),
+                    held=len(limited),
+                )
+                await asyncio.sleep(backoff.next())
+                continue
+            self._go_on(
+                [
+                    job
+                    for (job, _), start in zip(limited, starts, strict=True)
+                    if self._reached(job, start)
+                ]
+            )
+            return
+
+    def _reached(self, job: Job, start: float | None) -> bool:
+        """Give a job its moment; False: it waits, here for a tick at most, else in the ladder."""
+        now = self._clock.now()
+        if start is None:
+            log.info("expires before its rate limit lets it start", task_id=job.message.id)
+            job.outcome = expired(job, now)
+            return True
+        job.start = start
+        if start <= now:
+            return True
+        if start - now <= self._rules.tick:
+            self._waiting[job] = self._loop.call_later(start - now, self._due, job)
+        else:
+            self._settler.delay(job.delivery, job.lane, start - now, **mark(job.message, start))
+        return False
 
     # -- claiming --------------------------------------------------------------------------
 
@@ -375,12 +457,12 @@ class Intake:
             timer.cancel()
             self._settler.hand_back(job.delivery, job.lane)
         self._waiting.clear()
-        claiming = dict(self._claiming)
-        for task in claiming:
+        asking = dict(self._asking)
+        for task in asking:
             task.cancel()
-        await asyncio.gather(*claiming, return_exceptions=True)
-        # A claim that got its answer before it was cancelled has passed its jobs on.
-        for job in (job for task, jobs in claiming.items() if task.cancelled() for job in jobs):
+        await asyncio.gather(*asking, return_exceptions=True)
+        # What got its answer before it was cancelled has passed its jobs on.
+        for job in (job for task, jobs in asking.items() if task.cancelled() for job in jobs):
             self._settler.hand_back(job.delivery, job.lane)
 
 

@@ -41,6 +41,7 @@ class Job:
         "priority",
         "request",
         "soft_time_limit",
+        "start",
         "task",
         "time_limit",
         "tracked",
@@ -67,6 +68,8 @@ class Job:
         self.priority = message.priority or 0
         self.attempt: Attempt | None = None
         self.fence = 0
+        #: The moment its task's rate limit gives it (Unix seconds); None: none, or not asked yet.
+        self.start: float | None = None
         #: NOT_PREPARED until the job may run.
         self.request: Request = NOT_PREPARED
         self.outcome: Outcome | None = None

@@ -149,8 +149,8 @@ class Settler:
         launch = Launch(completions=[completion] if completion else [])
         self._start(self._carry_out(delivery, lane, Settlement((letter,), launch)))
 
-    def delay(self, delivery: Delivery, lane: Lane, seconds: float) -> None:
-        """Send a message back to its queue by the ladder, then ack.
+    def delay(self, delivery: Delivery, lane: Lane, seconds: float, **headers: object) -> None:
+        """Send a message back to its queue by the ladder, with ``headers``, then ack.
 
         The copy keeps its count of returns, which the broker begins anew: one that kills its
         worker, and waits for the dead one's lease after each time, would never be a suspect.
@@ -158,8 +158,9 @@ class Settler:
         known = returns(delivery.envelope.headers, redelivered=delivery.redelivered)
         if lane.suspect:
             known += SUSPECT_AFTER  # the ladder leads to the work queue
-        marks = {h.REDELIVERED: known} if known else {}
-        letter = self._desk.delayed(_received(delivery), lane, seconds, **marks)
+        if known:
+            headers[h.REDELIVERED] = known
+        letter = self._desk.delayed(_received(delivery), lane, seconds, **headers)
         self._start(self._send_on(delivery, lane, [letter]))
 
     def move(self, delivery: Delivery, lane: Lane, queue: str, **headers: object) -> None:

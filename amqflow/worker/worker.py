@@ -48,6 +48,7 @@ from amqflow.worker.intake import Intake, IntakeRules, expired, revoked
 from amqflow.worker.job import NOT_PREPARED
 from amqflow.worker.lanes import Lane, shares
 from amqflow.worker.limits import check_limits, longer_than, unlimited
+from amqflow.worker.pace import Pace, default_rate, limited
 from amqflow.worker.pools import checked_pool, make_pools
 from amqflow.worker.settle import Settler
 from amqflow.worker.settlement import Desk
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from amqflow.abc import ResultStore
     from amqflow.app import App
+    from amqflow.guards.rates import Rates
     from amqflow.guards.revocations import Revocations
     from amqflow.protocol.revocation import Revocation
     from amqflow.provision import Change
@@ -127,6 +129,7 @@ class Worker:
         self._time_limit = self.options.time_limit or settings.task_time_limit
         self._soft_time_limit = self.options.soft_time_limit or settings.task_soft_time_limit
         check_limits(self._soft_time_limit, self._time_limit)
+        self._default_rate = default_rate(settings.task_default_rate_limit)
         self._names = AppNames(app.main)
         self._consumers: list[tuple[Lane, Consumer]] = []
         self._lanes: dict[str, Lane] = {}
@@ -249,6 +252,7 @@ class Worker:
             on_job=self._prepare,
             middleware=self.app.middleware,
             revoked=self._revoked,
+            pace=self._pace(runtime.rates),
         )
         await self._executor.start()
         await self._follow_revocations(runtime.revocations)
@@ -304,6 +308,19 @@ class Worker:
                 why = TaskRevoked("terminated: it was revoked while it ran")
                 if self._executor.terminate(job, why):
                     log.warning("terminated", task_id=job.message.id, task=job.message.task)
+
+    def _pace(self, rates: Rates | None) -> Pace | None:
+        """Return the rate limits; says once where they cannot be counted for all workers."""
+        if self._settings.worker_disable_rate_limits:
+            return None
+        found = limited(self.app.tasks.values(), self._default_rate)
+        if found and rates is None:
+            log.warning(
+                "rate limits count for this worker alone: workers that share no result store "
+                "cannot count together; give the application one, such as redis://localhost:6379/0",
+                tasks=found,
+            )
+        return Pace(rates, default=self._default_rate, clock=self.app.clock)
 
     def _compare_limits(self) -> None:
         """Say which tasks may take longer than the broker waits for an ack."""

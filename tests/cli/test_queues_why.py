@@ -19,6 +19,10 @@ def send(to: str) -> str:
 @app.task(queue="email", autoretry_for=(OSError,), default_retry_delay=600, max_retries=4)
 def fetch(url: str):
     raise OSError(url)
+
+@app.task(queue="email", rate_limit="1/h")
+def digest():
+    return "sent"
 """
 
 
@@ -104,6 +108,15 @@ def test_why_of_a_retry_says_which_attempt_and_until_when(working):
     _, _, says = why(working, task_id, "--task", "shop.fetch")
     assert "attempt 1 of 5 failed: OSError: x; the next one is delayed until" in says
     assert "queue email: 0 ready, 1 consumers" in says
+
+
+def test_why_of_a_task_that_waits_for_its_rate_limit_says_so(working):
+    first, second = sent(working, "shop.digest"), sent(working, "shop.digest")
+    assert run(working, "result", first, "--wait").returncode == 0
+    until_sync(lambda: counts(working).get("amqflow.delay.*", {}).get("ready") == 1, deadline=60)
+    _, _, says = why(working, second, "--task", "shop.digest")
+    assert "shop.digest starts at most 1/h, all workers together" in says
+    assert "delayed in amqflow.delay.*: 1" in says
 
 
 def test_why_of_a_task_nobody_takes_says_so(shop):

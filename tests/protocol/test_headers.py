@@ -38,6 +38,17 @@ def test_the_broker_s_headers_are_not_republished():
     assert mixed.keys() == BROKERS.keys() | kept.keys()
 
 
+def test_a_moment_of_a_rate_limit_is_for_one_delivery():
+    """A retry, a replay, a moved copy and a call that passes its headers on ask anew."""
+    mark = {headers.RATE: {"start": "2031-01-01T00:00:00+00:00", "epoch": 0, "attempt": 0}}
+    delivered = Envelope(b"", {"task": "t", **mark})
+    assert headers.RATE not in republishable(delivered.headers)
+    assert headers.RATE not in replayable(delivered.headers)
+    assert headers.RATE not in republished(delivered).headers
+    assert headers.RATE not in encode(TaskMessage("i", "t", extra=mark)).headers
+    assert republished(delivered, **mark).headers == delivered.headers
+
+
 def test_no_headers_are_none():
     assert republishable(None) == replayable(None) == {}
 

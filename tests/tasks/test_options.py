@@ -55,7 +55,8 @@ def test_values_are_brought_into_one_form():
     [
         ("10/s", RateLimit(10, 1)), ("10/m", RateLimit(10, 60)), ("0.5/h", RateLimit(0.5, 3600)),
         ("7", RateLimit(7, 1)), (7, RateLimit(7, 1)), (0.5, RateLimit(0.5, 1)),
-        (None, None), (0, None), ("0/m", None), (RateLimit(1, 2), RateLimit(1, 2)),
+        (None, None), (0, RateLimit(0, 1)), ("0/m", RateLimit(0, 60)),
+        (RateLimit(1, 2), RateLimit(1, 2)),
     ],
 )  # fmt: skip
 def test_rates(given, expected):
@@ -64,6 +65,29 @@ def test_rates(given, expected):
 
 def test_a_rate_by_the_second():
     assert RateLimit(30, 60).per_second == 0.5
+    assert RateLimit(30, 60).interval == 2.0
+
+
+def test_a_rate_of_zero_is_no_limit_and_says_so():
+    """Unlike None, for which the default stands."""
+    assert not parse_rate(0)
+    assert parse_rate(10)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(RateLimit(10, 60), "10/m"), (RateLimit(0.5, 1), "0.5/s"), (RateLimit(3, 10), "3/10 s")],
+)
+def test_a_rate_is_shown_as_it_is_declared(rate, words):
+    assert str(rate) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "period"), [(-1, 1), (float("nan"), 1), (float("inf"), 1), (1, 0), (1, -1)]
+)
+def test_what_is_no_rate_cannot_be_made(count, period):
+    with pytest.raises(ValueError, match="expected"):
+        RateLimit(count, period)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +115,9 @@ def test_a_rate_by_the_second():
         ({"rate_limit": "often"}, "'10/m'"),
         ({"rate_limit": True}, "'10/m'"),
         ({"rate_limit": -1}, "0 or more"),
+        ({"rate_limit": "10/d"}, "'10/m'"),
+        ({"rate_limit": "0.00001/h"}, "a start a year at least"),
+        ({"rate_limit": (10, 60)}, "'10/m'"),
         ({"expires": "1h"}, "seconds"),
         ({"ignore_result": "yes"}, "True or False"),
         ({"serializer": "pickle"}, "'json'"),

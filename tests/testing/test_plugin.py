@@ -108,6 +108,17 @@ def test_assertions_read_as_sentences(project):
             assert sorted(filter(None, shop.sent)) == ["later", "tomorrow"]
 
 
+        def test_what_waits_for_its_rate_limit_is_delayed(amqflow_app):
+            shop.send.rate_limit = "1/m"
+            try:
+                for number in range(5):
+                    shop.send.delay(str(number))
+                assert drain(amqflow_app).success == 1
+                assert drain(amqflow_app, delayed=True).success == 4
+            finally:
+                shop.send.rate_limit = None
+
+
         def test_a_worker_beside_the_test(amqflow_app):
             with amqflow_app.running():
                 assert shop.send.delay("a@b.c").get(timeout=30) >= 1
@@ -118,7 +129,7 @@ def test_assertions_read_as_sentences(project):
         """
     )
     done = ran(project, "-p", "no:randomly", "-p", "no:xdist")
-    done.assert_outcomes(passed=7)
+    done.assert_outcomes(passed=8)
 
 
 def test_what_is_wrong_is_said_in_a_sentence(project):
