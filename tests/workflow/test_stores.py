@@ -426,3 +426,24 @@ async def test_a_replay_between_the_count_and_its_end_fires_nothing_that_is_not_
         (launch,) = carried
         assert not launch.calls
         assert {outcome.state for outcome in launch.outcomes} == {"FAILURE"}
+
+
+async def test_a_member_takes_less_than_two_hundred_bytes_of_redis_beyond_its_result(redis_url):
+    """Of 10,000, each with a result of ten bytes, all but the last one ended."""
+    size, result = 10_000, b'"12345678"'
+    store = RedisChords(redis_url, LONG)
+    await store.open()
+    try:
+        await store.create([record("wide", size)])
+        for start in range(0, size - 1, 500):
+            some = range(start, min(start + 500, size - 1))
+            answer = await count(store, *(ended(index, result) for index in some), chord="wide")
+            assert answer.verdict is Verdict.WAITING
+        taken = [
+            await store._client.command("MEMORY", "USAGE", key, "SAMPLES", "0")
+            for key in keys_of("wide")
+        ]
+    finally:
+        await store.close()
+    beyond = sum(taken) / (size - 1) - len(result)
+    assert 0 < beyond <= 200
