@@ -1,15 +1,18 @@
 """What gets lost is found: dropped by the broker, flushed from the store, sent by the dead."""
 
 import asyncio
+import time
 
 import pytest
 
 from amqflow import AmqFlow, TaskRevoked
 from amqflow.canvas import chain, chord
 from amqflow.deadletters import DeadLetterDesk, Filters
+from amqflow.deadletters.replay import replayed
 from amqflow.errors import ChordLost, MessageDropped
 from amqflow.protocol import headers as h
 from amqflow.workflow.records import State
+from amqflow.workflow.stores.redis import keys_of
 from tests.applications import Bench
 from tests.servers.wait import until
 from tests.workflow.conftest import Shop
@@ -125,6 +128,89 @@ async def test_a_replayed_member_resumes_its_failed_workflow(stage):
     assert outcome.result == 26
     assert outcome.epoch >= 1
     assert stage.ran["double"] == 1
+
+
+async def a_failed_chord(stage, *, broken):
+    """Let a chord fail by its first member, and return its handle and the dead letter."""
+
+    @stage.app.task(name="shop.mended")
+    async def mended(value):
+        stage.ran["mended"] += 1
+        if broken:
+            raise ValueError("not yet")
+        return value
+
+    result = await chord([mended.s(1), stage.echo.s(2)], stage.total.s()).aapply_async()
+    with pytest.raises(ValueError, match="not yet"):
+        await result.aget(timeout=GET)
+    desk = await DeadLetterDesk.of(stage.app)
+    await stage.bench.dead()
+    (letter,) = [one async for one in desk.letters()]
+    return result, letter
+
+
+async def replay_as_it_was(stage, letter):
+    await stage.app.runtime().transport.publish(
+        replayed(letter, now=time.time()), "", letter.letter.queue, timeout=10
+    )
+
+
+async def test_a_member_replayed_twice_fires_the_body_once(stage):
+    """Two desks at one letter, or one that died between confirm and ack."""
+    broken = [True]
+    async with stage.bench.working(slots=4):
+        result, letter = await a_failed_chord(stage, broken=broken)
+        broken.clear()
+        await replay_as_it_was(stage, letter)
+        await replay_as_it_was(stage, letter)
+
+        async def succeeded():
+            found = await stage.app.fetch_outcome(result.id)
+            return found is not None and found.state == "SUCCESS" and found.result == 3
+
+        await until(succeeded, deadline=GET)
+        ran = stage.ran["mended"]
+        # Once more, when all is over: what the store has is settled again, and nothing runs.
+        await replay_as_it_was(stage, letter)
+        await until(lambda: taken(stage, letter.letter.queue), deadline=GET)
+    # The worker has stopped: nothing is unacked. What it has sent on, the next one takes.
+    assert await taken(stage, letter.letter.queue)
+    async with stage.bench.working(slots=4):
+        await until(lambda: idle(stage), deadline=GET)
+    assert await stage.state(result.parent.id) is State.FIRED
+    assert await succeeded()
+    assert stage.ran["mended"] == ran
+    assert stage.ran["total"] == 1
+
+
+async def taken(stage, queue):
+    return await stage.count(queue) == 0
+
+
+async def test_a_member_replayed_when_its_chord_has_expired_runs_alone_and_says_so(stage, caplog):
+    broken = [True]
+    async with stage.bench.working(slots=4):
+        result, letter = await a_failed_chord(stage, broken=broken)
+        chord_id = result.parent.id
+        await stage.chords._client.command("DEL", *keys_of(chord_id))
+        broken.clear()
+        desk = await DeadLetterDesk.of(stage.app)
+        report = await desk.replay(Filters())
+        assert report.done == 1
+
+        async def ran():
+            found = await stage.app.fetch_outcome(letter.id)
+            return found is not None and (found.state, found.result) == ("SUCCESS", 1)
+
+        await until(ran, deadline=GET)
+        await until(lambda: chord_id in caplog.text, deadline=GET)
+        await until(lambda: idle(stage), deadline=GET)
+        outcome = await stage.app.fetch_outcome(result.id)
+    assert outcome.state == "FAILURE", (
+        "what had failed stays so: its members are not known any more"
+    )
+    assert stage.ran["total"] == 0
+    assert "a member of a chord nobody knows has ended" in caplog.text
 
 
 # -- the watch -------------------------------------------------------------------------------
