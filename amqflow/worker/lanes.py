@@ -41,7 +41,7 @@ def parse_queues(text: str | None) -> dict[str, int]:
     """Return queue → weight of ``-Q high:3,low:1``; a weight left out is 1.
 
     Raises:
-        ConfigurationError: an empty name, or a weight that is not a whole number above 0.
+        ConfigurationError: no name, an empty one, or a weight that is not a whole number above 0.
     """
     queues: dict[str, int] = {}
     for part in (text or "").split(","):
@@ -58,6 +58,10 @@ def parse_queues(text: str | None) -> dict[str, int]:
             )
             raise ConfigurationError(message)
         queues[name] = int(weight)
+    if text is not None and not queues:
+        raise ConfigurationError(
+            f"-Q {text!r} names no queue: name some, as in -Q high:3,low:1, or leave -Q out for all"
+        )
     return queues
 
 

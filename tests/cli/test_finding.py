@@ -140,6 +140,7 @@ def test_a_module_that_exits_keeps_its_say(folder):
     [
         (["worker", "-Q", "high:x"], "'high:x': write queue names with optional whole weights"),
         (["worker", "-Q", "high:0"], "'high:0': write queue names"),
+        (["worker", "-Q", ","], "',' names no queue"),
         (["worker", "-c", "0"], "0 is not in the range x>=1"),
         (["worker", "-c", "many"], "'many' is not a valid integer"),
         (["worker", "-l", "loud"], "'loud' is not one of 'debug', 'info'"),
