@@ -80,7 +80,7 @@ class _Rate(click.ParamType[float]):
             limit = parse_rate(float(value) if _is_number(value) else value)
         except (TypeError, ValueError) as error:
             return self.fail(f"{value!r}: {error}", param, ctx)
-        if limit is None:
+        if not limit:
             return self.fail("a rate of 0 never ends; leave --rate out for full speed", param, ctx)
         return limit.per_second
 
