@@ -34,3 +34,6 @@ python=$(choose) || {
 # Constraints, not requirements: another platform or Python leaves out what it does not need.
 .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     --constraint requirements.lock --editable '.[dev]'
+# As pip does for a package that is not editable: without it each start compiles all of it again
+# where PYTHONDONTWRITEBYTECODE is set.
+.venv/bin/python -m compileall -q amqflow

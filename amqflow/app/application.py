@@ -25,9 +25,8 @@ from amqflow.errors import (
     NotFound,
 )
 from amqflow.handles import AsyncResult, GroupResult
+from amqflow.logs import redact
 from amqflow.middleware import Stack
-from amqflow.rendezvous import find, is_embedded, name_of
-from amqflow.settings import Configuration, redact
 from amqflow.signals import Signal
 from amqflow.tasks import TaskDecorator, TaskRegistry, shared
 from amqflow.tasks.builtin import register_builtin
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from amqflow.control import Control
     from amqflow.middleware import Middleware
     from amqflow.protocol.revocation import Revocation, Target
+    from amqflow.settings import Configuration
     from amqflow.tasks import Request, TaskOptions
     from amqflow.topology import BrokerFacts, Declaration, Delays, QueueNeeds, Topology
     from amqflow.topology.routes import Destination, Routes
@@ -112,9 +112,11 @@ class App(TaskDecorator):
         Raises:
             ConfigurationError: a setting does not exist or has an impossible value.
         """
+        from amqflow.settings import Configuration
+
         self.main = self.name = main or "amqflow"
         self.clock = clock
-        self.conf = Configuration(
+        self.conf: Configuration = Configuration(
             {
                 "broker_url": broker,
                 "result_backend": backend,
@@ -161,6 +163,8 @@ class App(TaskDecorator):
         """
         if self.hosted is not None:
             return self.hosted.broker_url, self.hosted.management_url
+        from amqflow.rendezvous import find, is_embedded, name_of
+
         management = self.conf.settings.management_url
         if not is_embedded(self.broker_url):
             return self.broker_url, management
@@ -172,6 +176,8 @@ class App(TaskDecorator):
         """The result store's URL in force, with its password; None where no results are kept."""
         if self.hosted is not None and self.hosted.backend_url is not None:
             return self.hosted.backend_url
+        from amqflow.rendezvous import is_embedded
+
         settings = self.conf.settings
         if settings.result_backend is None and is_embedded(settings.broker_url):
             return settings.broker_url

@@ -46,6 +46,8 @@ print(json.dumps([name for name in sys.modules
 
 def run(session: Session) -> None:
     """Measure imports and starts, several of each."""
+    # As pip leaves an installed package; a source tree may lack it (PYTHONDONTWRITEBYTECODE).
+    _python("-m", "compileall", "-q", "amqflow", "benchmarks")
     others = json.loads(_python("-c", _LOADED))
     for _ in range(session.scale.starts):
         _imports(session, others)
