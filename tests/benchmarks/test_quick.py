@@ -23,7 +23,8 @@ FIGURES = {
         for key in ("celery-prefork", "amqflow-processes", "amqflow-processes-classic")
     },
     "round trip": {
-        key: {"p50", "p99"} for key in ("celery", "amqflow", "amqflow-classic", "amqflow-await")
+        key: {"p50", "p99"}
+        for key in ("celery", "celery-quorum", "amqflow", "amqflow-classic", "amqflow-await")
     },
     "chords": {key: {"rate", "members", "sent"} for key in ("celery", "amqflow", "amqflow-twice")},
     "lateness": {"amqflow": {"rate", "earliest", "p50", "p99", "max"}},
