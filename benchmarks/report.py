@@ -233,7 +233,7 @@ def _ratios(results: Results) -> Iterator[str]:
             verdict = "reached" if ratio > 1 else "**missed**"
             lines.append(_row(title, f"**{ratio:.2f}**", "> 1", verdict))
     if lines:
-        yield from _table("tasks or publishes a second", "ratio", "wanted", "")
+        yield from _table("rates, and round trips the other way about", "ratio", "wanted", "")
         yield from lines
         yield ""
         yield "A ratio is the median of the rounds' own ratios."

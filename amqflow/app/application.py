@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -57,6 +59,14 @@ Packages: TypeAlias = "Iterable[str] | Callable[[], Iterable[str]]"
 #: Both handles by names that the methods of Celery's names do not hide.
 Single: TypeAlias = AsyncResult[Any]
 Group: TypeAlias = GroupResult
+
+#: Held while what a call needs is imported and made: a fork in the middle of that would leave the
+#: child modules that are never finished.
+_MAKING = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_MAKING.acquire, after_in_parent=_MAKING.release, after_in_child=_MAKING.release
+    )
 
 DEFAULT_BROKER = "amqp://guest:guest@localhost:5672/"
 
@@ -195,9 +205,10 @@ class App(TaskDecorator):
     @property
     def _shape(self) -> Shape:
         if self._made_shape is None:
-            from amqflow.app.shape import Shape
+            with _MAKING:
+                from amqflow.app.shape import Shape
 
-            self._made_shape = Shape(self)
+                self._made_shape = Shape(self)
         return self._made_shape
 
     @property
@@ -332,18 +343,41 @@ class App(TaskDecorator):
 
     def runtime(self) -> Runtime:
         """Return the parts of the running loop."""
-        from amqflow.app.runtime import Runtime
-
         loop = asyncio.get_running_loop()
         runtime = self._runtimes.get(loop)
         if runtime is None or runtime.pid != os.getpid():
-            runtime = self._runtimes[loop] = Runtime(self)
+            runtime = self._runtimes[loop] = self._make_runtime()
         elif runtime.hosted is not self.hosted:
             # The broker it is connected to is not the application's any more.
             self._leaving.add(leaving := loop.create_task(runtime.close()))
             leaving.add_done_callback(self._leaving.discard)
-            runtime = self._runtimes[loop] = Runtime(self)
+            runtime = self._runtimes[loop] = self._make_runtime()
         return runtime
+
+    def _make_runtime(self) -> Runtime:
+        with _MAKING:
+            from amqflow.app.runtime import Runtime
+
+            return Runtime(self)
+
+    def preload(self) -> None:
+        """Import now what the first call would import, a third of a second; connects to nothing.
+
+        For processes that serve requests in an event loop: it would stand still for that long.
+
+        Raises:
+            ConfigurationError: broker or backend URL cannot be used.
+            TopologyError: the topology file cannot be read, or something in it is wrong.
+        """
+
+        async def made() -> None:
+            runtime = self._make_runtime()
+            _ = runtime.producer, self.routes
+            await runtime.close()
+
+        # In a thread of its own, so that it may be called with or without a running loop.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, made()).result()
 
     def run(self, coroutine: Coroutine[Any, Any, T], *, twin: str) -> T:
         """Block until a coroutine is done on the background loop (see LoopThread.run)."""
@@ -481,13 +515,15 @@ class App(TaskDecorator):
     @property
     def control(self) -> Control:
         """What may be told to workers: Celery's ``app.control``."""
-        from amqflow.control import Control
+        with _MAKING:
+            from amqflow.control import Control
 
         return Control(self)
 
     async def arevoke(self, ids: str | Sequence[str], *, terminate: bool = False) -> None:
         """Revoke tasks by id (see :class:`amqflow.abc.Dispatcher`); ``control.revoke`` blocks."""
-        from amqflow.protocol.revocation import Target
+        with _MAKING:
+            from amqflow.protocol.revocation import Target
 
         ids = [ids] if isinstance(ids, str) else list(ids)
         await self.arevoke_all(Target.ID, ids, terminate=terminate)
@@ -506,25 +542,29 @@ class App(TaskDecorator):
             NoResultStore: there is no store that callers and workers share.
             StoreUnavailable: it cannot be used now; nothing was revoked.
         """
-        from amqflow.app.revoking import revoke_all
+        with _MAKING:
+            from amqflow.app.revoking import revoke_all
 
         await revoke_all(self, target, values, terminate=terminate, expires=expires)
 
     async def acancel(self, workflow: Workflow, *, terminate: bool = False) -> int:
         """Revoke what has not ended of a workflow, its delayed retries too; return how many."""
-        from amqflow.app.revoking import cancel
+        with _MAKING:
+            from amqflow.app.revoking import cancel
 
         return await cancel(self, workflow, terminate=terminate)
 
     async def alift(self, target: Target, values: Iterable[str]) -> int:
         """Forget revocations; what a revoke has ended already stays ended."""
-        from amqflow.app.revoking import lift
+        with _MAKING:
+            from amqflow.app.revoking import lift
 
         return await lift(self, target, values)
 
     async def arevocations(self) -> list[Revocation]:
         """Return the revocations in force."""
-        from amqflow.app.revoking import revocations
+        with _MAKING:
+            from amqflow.app.revoking import revocations
 
         return await revocations(self)
 

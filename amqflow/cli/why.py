@@ -146,6 +146,7 @@ def _most(app: App, task: str | None) -> str:
 
 def _paced(app: App, task: str | None) -> list[str]:
     """Say that a task, where it is known, has a rate limit to wait for."""
+    from amqflow.guards.rates import open_rates
     from amqflow.worker.pace import default_rate, limit_of
 
     known, settings = app.tasks.get(task) if task else None, app.conf.settings
@@ -154,7 +155,9 @@ def _paced(app: App, task: str | None) -> list[str]:
     limit = limit_of(known, default_rate(settings.task_default_rate_limit))
     if limit is None:
         return []
-    who = f"{known.name} starts at most {limit}, all workers together"
+    shared = open_rates(app.backend_url, app_name=app.main, clock=app.clock) is not None
+    together = "all workers together" if shared else "each worker for itself"
+    who = f"{known.name} starts at most {limit}, {together}"
     return [f"{who}: calls beyond that wait in the delays for their turn"]
 
 

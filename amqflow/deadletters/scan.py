@@ -36,8 +36,9 @@ _GROWTH: Final = 8
 
 #: Seconds without a delivery after which the broker is asked whether any are left.
 QUIET: Final = 0.15
-#: Times it must say "none" in a row: a delivery may be on its way while it answers.
-_PROOFS: Final = 2
+#: Times it must say "none" in a row: a delivery may be on its way while it answers, and a busy
+#: queue's answer may be late.
+_PROOFS: Final = 4
 #: Seconds the broker may count messages and hand none out.
 STALL: Final = 15.0
 #: Seconds in which the broker hands out the next message, or counts what it was given back where
@@ -314,7 +315,8 @@ class Pass(Generic[T]):
             # First, or it would be handed what the pages before it give back.
             await self._filled(pages[-1])
             await pages[-1].end()
-            left = await self._left()
+            if any(page.got > page.acked for page in pages) and not self.lost:
+                left = await self._left()
         for page in pages:
             self._interrupted = self._interrupted or page.lost
             held += page.got - page.acked
@@ -353,8 +355,9 @@ class Pass(Generic[T]):
     async def _left(self) -> int:
         """Return how many messages this pass leaves where they are, while it holds the others."""
         try:
-            counts = await self._transport.declare_queue(self._queue, passive=True)
-        except BrokerError:
+            async with asyncio.timeout(RETURN):
+                counts = await self._transport.declare_queue(self._queue, passive=True)
+        except (TimeoutError, BrokerError):
             return 0
         return counts.messages
 

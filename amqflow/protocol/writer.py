@@ -199,7 +199,7 @@ def _moment(name: str, seconds: float) -> str:
         raise EncodeError(f"{name}: {seconds!r:.80} is no time that can be written: {exc}") from exc
 
 
-def _quick_size(headers: Mapping[str, Any]) -> int:
+def _quick_size(headers: Mapping[str, Any], *, nested: bool = False) -> int:
     """Return the table's size where it is plain ASCII, which it nearly always is, else -1."""
     size = 4
     for name, value in headers.items():
@@ -208,10 +208,10 @@ def _quick_size(headers: Mapping[str, Any]) -> int:
                 return -1
             size += len(value)
         elif type(value) is dict:  # a chord's member
-            if (inner := _quick_size(value)) < 0:
+            if (inner := _quick_size(value, nested=True)) < 0:
                 return -1
             size += inner
-        elif type(value) in _CONTAINERS and name != TIME_LIMIT:
+        elif type(value) in _CONTAINERS and (nested or name != TIME_LIMIT):
             return -1
         size += len(name) + _FIELD_COST
     return size if all(map(str.isascii, headers)) else -1

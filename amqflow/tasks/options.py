@@ -50,7 +50,7 @@ class RateLimit:
     def __str__(self) -> str:
         """Return it as it is written in a declaration, where it can be."""
         unit = {period: unit for unit, period in _PERIODS.items()}.get(self.period)
-        return f"{self.count:g}/{unit or f'{self.period:g} s'}"
+        return f"{self.count:.15g}/{unit or f'{self.period:g} s'}"
 
     @property
     def per_second(self) -> float:

@@ -8,7 +8,16 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from amqflow import signals
-from amqflow.abc import FAILURE, REVOKED, Attempt, DeadReason, ExceptionInfo, Outcome, Verdict
+from amqflow.abc import (
+    FAILURE,
+    RETRY,
+    REVOKED,
+    Attempt,
+    DeadReason,
+    ExceptionInfo,
+    Outcome,
+    Verdict,
+)
 from amqflow.backoff import Backoff
 from amqflow.errors import InvalidArguments, StoreConflict, StoreUnavailable, Undecodable
 from amqflow.logs import get_logger
@@ -343,6 +352,11 @@ class Intake:
         backoff = Backoff(first=0.1, most=STORE_RETRY)
         while limited := [one for one in limited if one[0].delivery.live]:
             try:
+                over = await self._over([job for job, _ in limited])
+                if over:
+                    # Its outcome is stored: what follows from it is sent, and nothing starts.
+                    self._start_claim(list(over))
+                    limited = [one for one in limited if one[0] not in over]
                 starts = await pace.reserve(limited)
             except Exception as error:  # noqa: BLE001 - a task that ends here strands its messages
                 # Nothing starts that nobody has counted, nothing is acked or given back.
@@ -361,6 +375,24 @@ class Intake:
                 ]
             )
             return
+
+    async def _over(self, jobs: list[Job]) -> set[Job]:
+        """Return those of which a copy has run to its end: a worker died before its ack."""
+        asked = [job for job in jobs if job.attempt is not None and self._came_back(job)]
+        if self._store is None or not asked:
+            return set()
+        outcomes = await self._store.get_many([job.message.id for job in asked])
+        return {
+            job
+            for job, outcome in zip(asked, outcomes, strict=True)
+            if outcome is not None
+            and outcome.epoch == job.message.epoch
+            and outcome.attempt >= job.message.attempt
+            and (outcome.terminal or outcome.state == RETRY)
+        }
+
+    def _came_back(self, job: Job) -> bool:
+        return job.delivery.redelivered or self._returns(job.delivery) > 0
 
     def _reached(self, job: Job, start: float | None) -> bool:
         """Give a job its moment; False: it waits, here for a tick at most, else in the ladder."""

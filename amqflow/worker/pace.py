@@ -2,7 +2,10 @@
 
 A moment that lies ahead travels with the message through the ladder, so that it comes back to run
 and need not ask again. It counts for that attempt only, and for a short while: a fleet that was
-down for an hour must not run an hour's moments at once.
+down for an hour must not run an hour's moments at once. Who comes back later than that (its queue
+was long) is counted among the late: those start at the same rate beside the others, at once where
+they may. Sent to the end of the line instead they would come late again, and again, and no reserved
+moment would ever be used.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Seconds after its moment in which a start still counts as reserved, or an interval if longer.
 GRACE: Final = 1.0
+#: Added to a task's name: what counts the starts of those that came back late.
+LATE: Final = " (late)"
 #: Seconds of the furthest moment that is written down; who comes back then waits on.
 FURTHEST: Final = 100 * 366 * 86400.0
 
@@ -59,11 +64,17 @@ def limit_of(task: Task[..., Any], default: RateLimit | None) -> RateLimit | Non
 class Pace:
     """The limits of a worker's tasks, and who reserves their starts."""
 
-    def __init__(self, rates: Rates | None, *, default: RateLimit | None, clock: Clock) -> None:
-        """Reserve with ``rates``; None: no store is shared, this worker counts alone."""
+    def __init__(
+        self, rates: Rates | None, *, default: RateLimit | None, clock: Clock, tick: float
+    ) -> None:
+        """Reserve with ``rates``; None: no store is shared, this worker counts alone.
+
+        ``tick``: seconds a late one may be made to wait, since it does so here.
+        """
         self._rates = rates or MemoryRates(SharedRates(), clock)
         self._default = default
         self._clock = clock
+        self._tick = tick
 
     def limit(self, job: Job) -> RateLimit | None:
         """Return what limits the start of a job that has no moment yet; looked up each time."""
@@ -73,10 +84,7 @@ class Pace:
 
     def reserved(self, job: Job, limit: RateLimit) -> float | None:
         """Return the moment a message came back for, where it counts still."""
-        mark = job.message.extra.get(h.RATE)
-        if mark is None or job.delivery.redelivered:
-            return None
-        start = _read(mark, job.message)
+        start = _moment(job)
         if start is None or self._clock.now() > start + max(GRACE, limit.interval):
             return None
         return start
@@ -87,13 +95,36 @@ class Pace:
         Raises:
             StoreUnavailable: the store cannot be used now.
         """
+        late = [one for one in jobs if _moment(one[0]) is not None]
+        found = await self._reserved(late, LATE, self._tick) if late else {}
+        others = [one for one in jobs if found.get(one[0]) is None]
+        if others:
+            found.update(await self._reserved(others))
+        return [found[job] for job, _ in jobs]
+
+    async def _reserved(
+        self, jobs: Sequence[tuple[Job, RateLimit]], kind: str = "", most: float = math.inf
+    ) -> dict[Job, float | None]:
         now = self._clock.now()
-        starts = await self._rates.reserve(
-            [Want(job.message.task, limit, _within(job.message, now)) for job, limit in jobs]
-        )
+        wants = [
+            Want(job.message.task + kind, limit, min(most, _within(job.message, now)))
+            for job, limit in jobs
+        ]
+        starts = await self._rates.reserve(wants)
         # The clock after the answer: a start may be late by its way here, never early.
         now = self._clock.now()
-        return [None if start is None else now + min(start, FURTHEST) for start in starts]
+        return {
+            job: None if start is None else now + min(start, FURTHEST)
+            for (job, _), start in zip(jobs, starts, strict=True)
+        }
+
+
+def _moment(job: Job) -> float | None:
+    """Return the moment a message came back for, however long ago; None where it has none."""
+    mark = job.message.extra.get(h.RATE)
+    if mark is None or job.delivery.redelivered:
+        return None
+    return _read(mark, job.message)
 
 
 def _within(message: TaskMessage, now: float) -> float:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = get_logger("amqflow.worker")
 
-#: Messages a slot holds while tasks are short, of all queues together: the work of 0.16 s at most.
+#: Messages a slot holds while tasks are short, of all queues together: the work of 0.16 s.
 PER_SLOT: Final = 16
 #: A worker of one slot needs as many to keep it busy; more than these gain nothing.
 NARROWEST: Final = 32

@@ -320,7 +320,12 @@ class Worker:
                 "cannot count together; give the application one, such as redis://localhost:6379/0",
                 tasks=found,
             )
-        return Pace(rates, default=self._default_rate, clock=self.app.clock)
+        return Pace(
+            rates,
+            default=self._default_rate,
+            clock=self.app.clock,
+            tick=self.app.delays.resolution,
+        )
 
     def _compare_limits(self) -> None:
         """Say which tasks may take longer than the broker waits for an ack."""

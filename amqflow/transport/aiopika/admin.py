@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 #: Channels used at the same time; a 404 or 406 closes one, so calls never share.
 CHANNELS: Final = 8
+#: Seconds after which an answer of "nothing" may be that of a queue that did not answer, and times
+#: it is asked in all.
+SILENT: Final = 0.2
+ASKED: Final = 10
 
 
 class AioPikaAdmin:
@@ -97,7 +101,7 @@ class AioPikaAdmin:
                 passive=passive,
                 arguments=dict(arguments or {}),
             )
-            answer = await call(channel, method)
+            answer = await _answered(channel, method)
         return QueueCounts(
             str(answer.queue), int(answer.message_count or 0), int(answer.consumer_count or 0)
         )
@@ -204,3 +208,19 @@ def _check_binding(queue: str, exchange: str, routing_key: str, destination: str
     check_name(exchange, "exchange name")
     check_name(destination, "exchange name")
     check_name(routing_key, "routing key")
+
+
+async def _answered(channel: Channel, method: methods.QueueDeclare) -> Any:
+    """Declare, and ask again where the counts are those of a queue that did not answer.
+
+    A quorum queue whose leader does not answer within 250 ms is said to have no messages and no
+    consumers (RabbitMQ 3.10, ``rabbit_quorum_queue:stat/2``).
+    """
+    loop = asyncio.get_running_loop()
+    left = ASKED
+    while True:
+        began, left = loop.time(), left - 1
+        answer = await call(channel, method)
+        counted = answer.message_count or answer.consumer_count
+        if counted or not method.passive or not left or loop.time() - began < SILENT:
+            return answer

@@ -31,8 +31,14 @@ if TYPE_CHECKING:
 
 log = get_logger("amqflow.transport")
 
-#: Seconds between proofs that the broker still counts us among the queue's consumers.
+#: Seconds without a delivery after which it is asked whether the broker still counts us among the
+#: queue's consumers.
 PROOF_INTERVAL: Final = 30.0
+#: Times in a row it must say no, and seconds between two of them: a quorum queue whose leader does
+#: not answer within 250 ms is said to have no messages and no consumers (``rabbit_quorum_queue``,
+#: ``stat``), and a channel closed for that gives tasks back while they run.
+PROOFS: Final = 4
+PROOF_PAUSE: Final = 1.0
 
 #: What RabbitMQ says when it has waited longer than its consumer_timeout for an ack.
 _ACK_TIMED_OUT = "delivery acknowledgement on channel"
@@ -64,6 +70,8 @@ class _Session:
         #: Whether each flush is a transaction, since no more is consumed (see :meth:`unsubscribe`).
         self._commits = False
         self._uncommitted = False
+        #: Whether anything was delivered since the last look.
+        self.heard = False
         self._committing = 0
         self.writer = FrameWriter(channel)
         self.writer.collect = self._acks
@@ -138,6 +146,7 @@ class _Session:
         if not self._open:
             return  # the channel is closing: the broker takes it back
         self._batch.delivered(tag)
+        self.heard = True
         delivery = Delivery(
             self,
             tag,
@@ -290,13 +299,12 @@ class AioPikaConsumer:
             backoff.reset()
             while not closing.done() and not self._closing:
                 self._wake.clear()
-                await self._next_event(closing)
+                woken = await self._next_event(closing, PROOF_INTERVAL)
                 if closing.done() or self._closing:
                     break
                 await self._apply(session)
-                if self.active and not await session.counted():
-                    message = "the broker does not count this consumer any more"
-                    raise ChannelLost(message)
+                if not woken:
+                    await self._prove(session, closing)
         finally:
             self._active.clear()
             if not self._closing and session.live:
@@ -331,14 +339,31 @@ class AioPikaConsumer:
         )
         return session, session.tap
 
-    async def _next_event(self, closing: asyncio.Future[Any]) -> None:
+    async def _next_event(self, closing: asyncio.Future[Any], timeout: float) -> bool:
+        """Wait until something happens; False where ``timeout`` seconds passed first."""
         wake = asyncio.ensure_future(self._wake.wait())
         try:
-            await asyncio.wait(
-                [closing, wake], timeout=PROOF_INTERVAL, return_when=asyncio.FIRST_COMPLETED
+            done, _ = await asyncio.wait(
+                [closing, wake], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             wake.cancel()
+        return bool(done)
+
+    async def _prove(self, session: _Session, closing: asyncio.Future[Any]) -> None:
+        """Make sure that a silent subscription is one.
+
+        Raises:
+            ChannelLost: The broker does not count it, however often it is asked.
+        """
+        session.heard = False
+        for number in range(PROOFS):
+            if number and await self._next_event(closing, PROOF_PAUSE):
+                return  # the loop of who calls this looks at what happened
+            if not self.active or session.heard or await session.counted():
+                return
+        message = "the broker does not count this consumer any more"
+        raise ChannelLost(message)
 
     async def _apply(self, session: _Session) -> None:
         """Bring the subscription to what is wanted."""
