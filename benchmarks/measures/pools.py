@@ -70,11 +70,16 @@ def _one(session: Session, contestant: Contestant) -> None:
             session.broker.expect([job.queue], count)
             with session.start(contestant, contestant.worker(job), job, role="worker") as worker:
                 _wait(worker, board, session.scale.deadline)
+                said = worker.tail()
             runs, first, last = board.read()
         finally:
             session.clean(contestant, job)
     if runs != [1] * count:
-        message = f"{contestant.key}: {count} published, {sum(runs)} runs, some not once"
+        twice = [number for number, times in enumerate(runs) if times > 1]
+        message = (
+            f"{contestant.key}: {count} published, {sum(runs)} runs, more than one of "
+            f"{twice[:20]}; its worker said:\n{said}"
+        )
         raise BenchmarkError(message)
     rate = (count - 1) / (last - first)
     session.say(f"  {contestant.key:<26}{rate:>9,.0f} tasks/s by {CHILDREN} processes")
