@@ -63,6 +63,31 @@ async def test_a_pause_stops_the_flow_and_keeps_what_was_delivered_settleable(se
     assert inbox.consumer.problem is None
 
 
+@pytest.mark.parametrize("settled", [0, 3, 5])
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_who_subscribes_again_is_given_nothing_twice(seam, kind, settled):
+    """Under the tag of before, RabbitMQ's quorum queues delivered what was unsettled anew."""
+    await seam.transport.declare_queue("work", arguments={"x-queue-type": kind})
+    await seam.publish("work", *[b"%d" % n for n in range(20)])
+    inbox = await seam.consume("work", prefetch=8)
+    await inbox.holds(8)
+    for delivery in inbox.deliveries[:settled]:
+        delivery.ack()
+    await inbox.consumer.pause()
+    for delivery in inbox.deliveries[settled : settled + 2]:
+        delivery.ack()
+    await inbox.consumer.resume()
+    generation = inbox.consumer.generation
+    await inbox.holds(8 + settled + 2)
+    for number in range(20):
+        await inbox.holds(number + 1)
+        inbox.deliveries[number].ack()
+    await seam.comes_back(inbox)
+    assert sorted(map(int, inbox.bodies[:20])) == list(range(20))
+    assert len(inbox) == 21
+    assert inbox.consumer.generation == generation
+
+
 async def test_pausing_again_and_again_does_not_pile_up_deliveries(seam, queue):
     await seam.publish(queue, *[b"x"] * 20)
     inbox = await seam.consume(queue, prefetch=4)

@@ -59,6 +59,7 @@ class _Session:
     ) -> None:
         self.channel = channel
         self.tag: str | None = None
+        self._subscribed = 0
         self._queue = queue
         self._number = channel.number
         self._transactional = transactional
@@ -101,7 +102,10 @@ class _Session:
         await closed(self.channel)
 
     async def subscribe(self, *, exclusive: bool, arguments: Mapping[str, Any] | None) -> None:
-        tag = f"amqflow.{self._number}"
+        # A tag of its own each time: under the old one a quorum queue's client in the broker
+        # delivers anew what is unsettled, under fresh delivery tags (``rabbit_fifo_client``).
+        self._subscribed += 1
+        tag = f"amqflow.{self._number}.{self._subscribed}"
         # aiormq answers a cancel by the broker only for consumers it knows (RabbitMQ 4.3).
         self.channel.consumers[tag] = _unused
         method = methods.BasicConsume(
