@@ -22,7 +22,7 @@ from typing import Final
 #: The worker sends it at a soft limit, as Celery does.
 SOFT_SIGNAL: Final = signal.SIGUSR1
 SIZE: Final = 65536
-_STARTED, _WITHDRAWN, _LENGTH, _LIMITED = 0, 1, 2, 3
+_STARTED, _WITHDRAWN, _LENGTH, _LIMITED, _EMPTIED = 0, 1, 2, 3, 4
 _OUTBOX: Final = 64
 
 
@@ -65,6 +65,8 @@ class Board:
     def sent(self) -> None:
         """Empty the outbox: what was in it is on its way."""
         self._words[_LENGTH] = 0
+        with self._barrier:  # before: who has seen the new count sees no old length
+            self._words[_EMPTIED] += 1
 
     # -- the worker ------------------------------------------------------------------------
 
@@ -96,8 +98,15 @@ class Board:
         return self._words[_LENGTH]
 
     def outbox(self) -> bytes:
-        """Return what waits in the outbox."""
-        return bytes(self._view[_OUTBOX : _OUTBOX + self._words[_LENGTH]])
+        """Return what waits in the outbox; nothing where it was emptied meanwhile (a seqlock).
+
+        What was in it is on its way then, and new frames may lie over the old ones.
+        """
+        emptied = self._words[_EMPTIED]
+        with self._barrier:
+            found = bytes(self._view[_OUTBOX : _OUTBOX + self._words[_LENGTH]])
+        with self._barrier:
+            return found if self._words[_EMPTIED] == emptied else b""
 
 
 def shared_page() -> int:
