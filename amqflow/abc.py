@@ -296,6 +296,14 @@ class ResultStore(Protocol):
         """Wait for a terminal outcome by push. Raises TimeoutError after ``timeout`` seconds."""
         ...
 
+    def expect(self, task_id: str) -> Expected | None:
+        """Wait for the end of a call that is about to be sent, under an id nobody has used.
+
+        Returns:
+            None: the store sees nothing to gain by that; :meth:`wait` works as ever.
+        """
+        ...
+
     async def save_group(self, group_id: str, members: Any) -> None:
         """Keep a group's tuple form (``as_tuple`` of its handle); None drops it.
 
@@ -396,13 +404,29 @@ class ResultReader(LoopRunner, Protocol):
         ...
 
 
+class Expected(Protocol):
+    """The end of a call, waited for since before it was sent (``amqflow.results.expected``)."""
+
+    def wait(self, timeout: float | None) -> Outcome | None:
+        """Block until it comes; None: it is to be asked for in the usual way."""
+        ...
+
+    def look(self) -> Outcome | None:
+        """Return what has come already."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A confirmed publish: the id, and the queue it was routed to (None: not known offline)."""
+    """A confirmed publish: the id, and the queue it was routed to (None: not known offline).
+
+    ``expected``: its end, where the application waits for that already.
+    """
 
     id: str
     task: str
     queue: str | None
+    expected: Expected | None = None
 
 
 class SentNode(Protocol):

@@ -361,7 +361,7 @@ def test_a_call_that_waits_while_another_thread_closes_the_application_is_told(c
     waiting = threading.Thread(target=wait)
     waiting.start()
     loop = caller._thread.loop
-    until_sync(lambda: any("aget" in str(task) for task in asyncio.all_tasks(loop)))
+    until_sync(lambda: any("_ended_within" in str(task) for task in asyncio.all_tasks(loop)))
     caller.close()
     waiting.join(10)
     # Of the application, or of its store, whichever was closed first.

@@ -391,10 +391,7 @@ class App(TaskDecorator):
 
     async def send_call(self, call: Call) -> Sent:
         """Send one call; returns after the broker's confirm."""
-        runtime = self.runtime()
-        if runtime.replies_needed:
-            await runtime.opened_store()
-        return await runtime.producer.send(call)
+        return await self.runtime().send_call(call)
 
     async def send_calls(self, calls: Sequence[Call]) -> list[Sent]:
         """Send many calls pipelined; raises PublishGroupError where some were refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from amqflow.app.replies import Replies
@@ -13,6 +14,7 @@ from amqflow.guards.rates import open_rates
 from amqflow.guards.revocations import open_revocations
 from amqflow.guards.shelves import default_shelf, open_shelf
 from amqflow.producer import Producer
+from amqflow.protocol import new_id
 from amqflow.results.blobbed import BlobbedStore
 from amqflow.results.open import open_store
 from amqflow.tasks.context import parent_request
@@ -28,7 +30,7 @@ from amqflow.workflow.stores import Lifetimes, open_chords
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from amqflow.abc import BlobStore, Outcome, ResultStore, SentNode
+    from amqflow.abc import BlobStore, Call, Expected, Outcome, ResultStore, Sent, SentNode
     from amqflow.app.application import App
     from amqflow.canvas import Node
     from amqflow.guards.rates import Rates
@@ -140,6 +142,28 @@ class Runtime:
             self._app.backend_url,
             settings.workflow_deadline,
         )
+
+    async def send_call(self, call: Call) -> Sent:
+        """Send one call; its end may be waited for already when it goes out."""
+        if self.replies_needed:
+            await self.opened_store()
+        task_id = new_id()
+        expected = self._expected(call, task_id)
+        if expected is None:
+            return await self.producer.send(call)
+        # A copy: a call that is sent again is another one.
+        sent = await self.producer.send(replace(call, task_id=task_id))
+        return replace(sent, expected=expected)
+
+    def _expected(self, call: Call, task_id: str) -> Expected | None:
+        if self.store is None or call.task_id is not None or call.eta is not None:
+            return None
+        ignore = call.ignore_result
+        if ignore is None and (options := self._app.options_of(call.task)) is not None:
+            ignore = options.ignore_result
+        if ignore or (ignore is None and self._app.conf.settings.task_ignore_result):
+            return None
+        return self.store.expect(task_id)
 
     async def opened_store(self) -> ResultStore:
         """Return the store, connected.

@@ -262,7 +262,7 @@ class RedisRevocations:
         told: Told,
         backoff: Backoff,
     ) -> None:
-        await subscription.subscribe([self._key])
+        subscription.subscribe([self._key])
         asked = False
         while True:
             try:
@@ -271,7 +271,7 @@ class RedisRevocations:
                 if asked:
                     raise StoreUnavailable("Redis does not answer its subscribers") from None
                 asked = True
-                await subscription.ping()
+                subscription.ping()
                 continue
             asked = False
             if kind == b"message" and data:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from amqflow.abc import (
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from datetime import datetime
 
-    from amqflow.abc import ResultReader, Sent
+    from amqflow.abc import Expected, ResultReader, Sent
 
 R = TypeVar("R")
 
@@ -34,7 +36,7 @@ class AsyncResult(Handle, Generic[R]):
     A terminal outcome is kept once seen; until then every look asks the store.
     """
 
-    __slots__ = ("_outcome", "queue", "task")
+    __slots__ = ("_expected", "_outcome", "queue", "task")
 
     def __init__(
         self,
@@ -60,11 +62,14 @@ class AsyncResult(Handle, Generic[R]):
         self.queue = queue
         self._reader = reader
         self._outcome: Outcome | None = None
+        self._expected: Expected | None = None
 
     @classmethod
     def of(cls, sent: Sent, reader: ResultReader) -> AsyncResult[R]:
         """Return the handle on a confirmed publish."""
-        return cls(sent.id, reader, task=sent.task, queue=sent.queue)
+        handle: AsyncResult[R] = cls(sent.id, reader, task=sent.task, queue=sent.queue)
+        handle._expected = sent.expected
+        return handle
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -94,7 +99,7 @@ class AsyncResult(Handle, Generic[R]):
         """
         del interval
         refuse_in_task(self._reader, disabled=disable_sync_subtasks)
-        value = self._run(self.aget(timeout, propagate, disable_sync_subtasks=False), "aget")
+        value = self._value_of(self._waited_for(timeout), propagate=propagate)
         if callback is not None:
             callback(self.id, value)
         return value
@@ -110,20 +115,37 @@ class AsyncResult(Handle, Generic[R]):
     ) -> R:
         """Async twin of :meth:`get`."""
         refuse_in_task(self._reader, disabled=disable_sync_subtasks)
-        outcome = self._outcome
-        if outcome is None:
-            outcome = await self._ended_within(timeout)
-        return self._value_of(outcome, propagate=propagate)
+        return self._value_of(await self._known_or_ended(timeout), propagate=propagate)
+
+    async def _known_or_ended(self, timeout: float | None) -> Outcome:
+        if self._outcome is None and self._expected is not None:
+            self._outcome = self._expected.look()
+        return self._outcome or await self._ended_within(timeout, timeout)
+
+    def _waited_for(self, timeout: float | None) -> Outcome:
+        """Block until it has ended; without the loop, where its end is waited for already."""
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - public, and without an exception
+            return self._run(self._known_or_ended(timeout), "aget")  # says that this is no place
+        began = time.monotonic()
+        if self._outcome is None and self._expected is not None:
+            self._outcome = self._expected.wait(timeout)
+        if self._outcome is not None:
+            return self._outcome
+        left = None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
+        return self._run(self._ended_within(timeout, left), "aget")
 
     async def await_end(self) -> None:
         """Wait until it has ended, however it did."""
         if self._outcome is None:
             self._keep(await self._reader.wait_outcome(self.id, None))
 
-    async def _ended_within(self, timeout: float | None) -> Outcome:
-        """Wait for the end; the error of a wait in vain says where the task is likely to be."""
+    async def _ended_within(self, timeout: float | None, left: float | None) -> Outcome:
+        """Wait for the end; the error of a wait in vain says where the task is likely to be.
+
+        ``left``: what is left of ``timeout``.
+        """
         try:
-            outcome = await self._reader.wait_outcome(self.id, timeout)
+            outcome = await self._reader.wait_outcome(self.id, left)
         except ResultTimeout:
             raise
         except TimeoutError as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Attempt,
         BlobStore,
         Claim,
+        Expected,
         Finished,
         ResultStore,
         StoreCapabilities,
@@ -165,6 +166,10 @@ class BlobbedStore:
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         """Wait for a terminal outcome by push; its result is fetched after it."""
         return await self._whole(await self.inner.wait(task_id, timeout))
+
+    def expect(self, task_id: str) -> Expected | None:
+        """Wait for the end of a call that is about to be sent."""
+        return self.inner.expect(task_id)
 
     async def forget(self, task_id: str) -> None:
         """Drop what is kept of an id; a blob goes by itself, when its time has come."""

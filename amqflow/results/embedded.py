@@ -129,6 +129,9 @@ class EmbeddedStore:
         assert outcome is not None, "a wait is answered with an outcome"
         return outcome
 
+    def expect(self, task_id: str) -> None:
+        """Return None: nothing is gained by it."""
+
     async def forget(self, task_id: str) -> None:
         """Drop what is kept of an id."""
         await self._client.call("forget", task_id)

@@ -397,6 +397,9 @@ class MemoryStore:
             self._waiting.discard(future)
             self._records.unwatch(task_id, wake)
 
+    def expect(self, task_id: str) -> None:
+        """Return None: an end is here at once."""
+
     async def forget(self, task_id: str) -> None:
         """Drop what is kept of an id."""
         self._records.forget(task_id)

@@ -34,7 +34,7 @@ from amqflow.stores.redis import RedisClient
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from amqflow.abc import Attempt, Finish
+    from amqflow.abc import Attempt, Expected, Finish
 
 META_PREFIX: Final = "celery-task-meta-"
 #: Celery's key of a saved group (``celery/backends/base.py: KeyValueStoreBackend``).
@@ -226,6 +226,10 @@ class RedisStore:
     async def wait(self, task_id: str, timeout: float | None) -> Outcome:
         """Wait for a terminal outcome by push; it holds what Celery's JSON holds."""
         return await self._waiting.wait(task_id, timeout)
+
+    def expect(self, task_id: str) -> Expected | None:
+        """Wait for the end of a call that is about to be sent (see :meth:`Waiting.expect`)."""
+        return self._waiting.expect(task_id)
 
     async def forget(self, task_id: str) -> None:
         """Delete the result and our record."""

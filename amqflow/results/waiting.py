@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import TERMINAL_STATES, Outcome
 from amqflow.backoff import Backoff
 from amqflow.errors import StoreError, StoreUnavailable
+from amqflow.protocol.claimcheck import result_reference
+from amqflow.results.expected import Expected
 from amqflow.results.meta import decode_meta
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ _CHUNK: Final = 500
 _IDLE: Final = 200
 #: Seconds without a message after which the connection is asked whether it lives.
 _QUIET: Final = 10.0
+#: Calls whose end is waited for before anybody asks, while nobody is seen to ask for such.
+_CREDIT: Final = 8
+#: Ends that are waited for so at once.
+_MOST_EXPECTED: Final = 64
 
 
 class Waiting:
@@ -56,8 +63,15 @@ class Waiting:
         self._idle: dict[str, None] = {}
         #: Ids whose subscription Redis has acknowledged, not read yet.
         self._acknowledged: list[str] = []
+        #: Ends of calls that are under way, and those of them that nobody has asked for yet.
+        self._expected: dict[str, Expected] = {}
+        self._unasked: deque[Expected] = deque(maxlen=_CREDIT)
+        self._credit = 0
+        #: The subscription that stands; None between two.
+        self._live: Subscription | None = None
         #: Whether the channels nobody waits for are to be left now, few as they are.
         self._leaves = False
+        self._backoff = Backoff(first=0.05, most=2.0)
         self._changed = asyncio.Event()
         self._unread = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -70,6 +84,11 @@ class Waiting:
             StoreUnavailable: The store was closed.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        expected = self._expected.get(task_id)
+        if expected is None:
+            self._credit = min(self._credit + 1, _CREDIT)
+        else:
+            expected.waited = True
         self._join(task_id, future)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run(), name="amqflow results")
@@ -78,6 +97,44 @@ class Waiting:
                 return await future
         finally:
             self._leave(task_id, future)
+
+    def expect(self, task_id: str) -> Expected | None:
+        """Wait for the end of a call that is about to be sent, in case somebody asks for it.
+
+        Who sends calls one after the other and waits for each is told of the end without asking.
+        Who does not wait costs eight subscriptions in vain, and is left alone from then on.
+
+        Returns:
+            None: nobody is believed to ask, or there is no subscription yet.
+        """
+        for one in list(self._unasked):
+            if one.waited:
+                self._unasked.remove(one)
+                self._credit = min(self._credit + 2, _CREDIT)
+        if self._credit <= 0 or self._live is None or task_id in self._waiters:
+            return None
+        if len(self._expected) >= _MOST_EXPECTED:
+            self._give(next(iter(self._expected)), None)
+        self._credit -= 1
+        expected = self._expected[task_id] = Expected()
+        self._unasked.append(expected)
+        if task_id not in self._subscribed:
+            self._subscribed.add(task_id)
+            # At once: while the broker writes the message there is time for the answer.
+            try:
+                self._live.subscribe(self._keys([task_id]))
+            except StoreError:  # who reads the connection has been told
+                self._give(task_id, None)
+                return None
+        return expected
+
+    def _give(self, task_id: str, outcome: Outcome | None) -> None:
+        """Give an expected end away; None: who wants it asks for it."""
+        expected = self._expected.pop(task_id, None)
+        if expected is not None:
+            expected.give(outcome)
+            if task_id not in self._waiters and task_id in self._subscribed:
+                self._idle[task_id] = None
 
     async def close(self) -> None:
         """Stop, and tell every waiter."""
@@ -88,6 +145,8 @@ class Waiting:
         self._fail(StoreUnavailable("the result store was closed"))
 
     def _fail(self, error: StoreError) -> None:
+        for task_id in list(self._expected):
+            self._give(task_id, None)
         for futures in self._waiters.values():
             for future in futures:
                 if not future.done():
@@ -107,7 +166,7 @@ class Waiting:
             # Still subscribed to, but read before this one came: the key is read again.
             self._acknowledged.append(task_id)
             self._unread.set()
-        elif futures is None:
+        elif futures is None and task_id not in self._expected:
             self._joining[task_id] = None
             self._changed.set()
 
@@ -121,7 +180,7 @@ class Waiting:
         del self._waiters[task_id]
         if task_id in self._joining:
             del self._joining[task_id]
-        elif task_id in self._subscribed:
+        elif task_id in self._subscribed and task_id not in self._expected:
             self._idle[task_id] = None
             if len(self._idle) >= _IDLE:
                 self._changed.set()
@@ -130,18 +189,17 @@ class Waiting:
 
     async def _run(self) -> None:
         """Keep one subscription alive while anybody waits."""
-        backoff = Backoff(first=0.05, most=2.0)
         try:
             while True:
                 with contextlib.suppress(StoreError):
-                    await self._serve(await self._client.subscription(), backoff)
-                await asyncio.sleep(backoff.next())
+                    await self._serve(await self._client.subscription(self._took))
+                await asyncio.sleep(self._backoff.next())
         except Exception as exc:
             # What nobody foresaw must not leave waiters hanging.
             self._fail(StoreError(f"waiting for results broke: {exc!r}"))
             raise
 
-    async def _serve(self, subscription: Subscription, backoff: Backoff) -> None:
+    async def _serve(self, subscription: Subscription) -> None:
         """Use one connection until it is lost, which raises StoreError.
 
         Not a task group: Python 3.11's loses a cancellation that meets a failing child.
@@ -151,9 +209,10 @@ class Waiting:
         self._idle.clear()
         self._joining = dict.fromkeys(self._waiters)
         self._changed.set()
+        self._live = subscription
         parts = [
             asyncio.create_task(self._follow_waiters(subscription)),
-            asyncio.create_task(self._listen(subscription, backoff)),
+            asyncio.create_task(self._watch(subscription)),
             asyncio.create_task(self._read_acknowledged()),
         ]
         try:
@@ -161,6 +220,9 @@ class Waiting:
             for part in ended:
                 part.result()
         finally:
+            self._live = None
+            for task_id in list(self._expected):
+                self._give(task_id, None)
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
@@ -174,39 +236,41 @@ class Waiting:
             joining, self._joining = self._joining, {}
             for ids in _chunks(joining):
                 self._subscribed.update(ids)
-                await subscription.subscribe(self._keys(ids))
+                subscription.subscribe(self._keys(ids))
             if len(self._idle) < _IDLE and not self._leaves:
                 continue
             self._leaves = False
             idle, self._idle = self._idle, {}
             for ids in _chunks(idle):
                 self._subscribed.difference_update(ids)
-                await subscription.unsubscribe(self._keys(ids))
+                subscription.unsubscribe(self._keys(ids))
 
-    async def _listen(self, subscription: Subscription, backoff: Backoff) -> None:
-        """Take messages; a connection that stays silent after a ping is given up."""
-        cut = len(self._prefix)
+    async def _watch(self, subscription: Subscription) -> None:
+        """See that the connection lives; one that stays silent after a ping is given up."""
         asked = False
         while True:
+            heard = subscription.heard
             try:
-                kind, channel, data = await subscription.read(
-                    self._deadline if asked else self._quiet
-                )
+                await subscription.read(self._deadline if asked else self._quiet)
             except TimeoutError:
+                if subscription.heard != heard:
+                    asked = False
+                    continue
                 if asked:
                     raise StoreUnavailable("Redis does not answer its subscribers") from None
                 asked = True
                 self._leaves = True
                 self._changed.set()
-                await subscription.ping()
-                continue
-            asked = False
-            if kind == b"message":
-                self._deliver(channel[cut:].decode(), data)
-            elif kind == b"subscribe":
-                backoff.reset()
-                self._acknowledged.append(channel[cut:].decode())
-                self._unread.set()
+                subscription.ping()
+
+    def _took(self, kind: bytes, channel: bytes, data: Any) -> None:
+        """Take a message as it comes."""
+        if kind == b"message":
+            self._deliver(channel[len(self._prefix) :].decode(), data)
+        elif kind == b"subscribe":
+            self._backoff.reset()
+            self._acknowledged.append(channel[len(self._prefix) :].decode())
+            self._unread.set()
 
     async def _read_acknowledged(self) -> None:
         """Read the keys whose subscription stands: their outcome may be older than it."""
@@ -222,17 +286,20 @@ class Waiting:
 
     def _deliver(self, task_id: str, data: bytes) -> None:
         """Wake the waiters of an id if this is its end."""
-        futures = self._waiters.get(task_id)
-        if not futures:
+        futures = self._waiters.get(task_id, ())
+        if not futures and task_id not in self._expected:
             return
         try:
             outcome = decode_meta(data, task_id)
         except StoreError as exc:
+            self._give(task_id, None)
             for future in futures:
                 if not future.done():
                     future.set_exception(exc)
             return
         if outcome.state in TERMINAL_STATES:
+            # What is kept apart is fetched by who asks in the usual way.
+            self._give(task_id, None if result_reference(outcome.result) else outcome)
             for future in futures:
                 if not future.done():
                     future.set_result(outcome)

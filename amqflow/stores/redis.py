@@ -155,15 +155,25 @@ def _said(exc: BaseException) -> str:
 
 
 class Subscription:
-    """One connection in subscribe mode: channels come and go, messages are read in order."""
+    """One connection in subscribe mode: channels come and go, messages are read in order.
 
-    def __init__(self, shown: str) -> None:
+    They are read one by one (:meth:`read`), or taken as they come by ``on_message``, which costs
+    no turn of the loop.
+    """
+
+    def __init__(
+        self, shown: str, on_message: Callable[[bytes, bytes, Any], None] | None = None
+    ) -> None:
         """Wait for a connection.
 
         Args:
             shown: The URL for errors.
+            on_message: Called with (kind, channel, data); nothing is left to be read then.
         """
         self._shown = shown
+        self._on_message = on_message
+        #: How many messages came.
+        self.heard = 0
         self._connection: Connection | None = None
         self._unread: deque[Any] = deque()
         self._reader: asyncio.Future[None] | None = None
@@ -175,6 +185,10 @@ class Subscription:
 
     def pushed(self, answer: Any) -> None:
         """Take a message."""
+        self.heard += 1
+        if self._on_message is not None and isinstance(answer, list):
+            self._on_message(*_parts(answer))
+            return
         self._unread.append(answer)
         if len(self._unread) == MOST_UNREAD and self._connection is not None:
             self._connection.pause()
@@ -189,17 +203,17 @@ class Subscription:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    async def subscribe(self, channels: Sequence[str]) -> None:
+    def subscribe(self, channels: Sequence[str]) -> None:
         """Ask for channels; each is acknowledged by a ``subscribe`` message."""
-        await self._send("SUBSCRIBE", *channels)
+        self._send("SUBSCRIBE", *channels)
 
-    async def unsubscribe(self, channels: Sequence[str]) -> None:
+    def unsubscribe(self, channels: Sequence[str]) -> None:
         """Leave channels; each is acknowledged by an ``unsubscribe`` message."""
-        await self._send("UNSUBSCRIBE", *channels)
+        self._send("UNSUBSCRIBE", *channels)
 
-    async def ping(self) -> None:
+    def ping(self) -> None:
         """Ask for a ``pong`` message: a connection nobody answers on is found out."""
-        await self._send("PING")
+        self._send("PING")
 
     async def read(self, timeout: float) -> tuple[bytes, bytes, Any]:
         """Return the next message as (kind, channel, data).
@@ -220,20 +234,25 @@ class Subscription:
             self._connection.resume()
         if isinstance(answer, Refusal):
             raise StoreUnavailable(f"Redis {self._shown} refused a subscriber: {answer.text}")
-        if not isinstance(answer, list) or len(answer) < 2:  # noqa: PLR2004 - [kind, channel, …]
-            return b"", b"", answer
-        return answer[0], answer[1], answer[2] if len(answer) > 2 else None  # noqa: PLR2004
+        return _parts(answer)
 
     async def close(self) -> None:
         """Close the connection; messages not read are lost."""
         if self._connection is not None:
             self._connection.close()
 
-    async def _send(self, *command: str) -> None:
+    def _send(self, *command: str) -> None:
         with translated(self._shown):
             if self._connection is None:
                 raise redis_errors.ConnectionError("not connected")
             self._connection.write(command)
+
+
+def _parts(answer: Any) -> tuple[bytes, bytes, Any]:
+    """Return kind, channel and data of what is pushed to a subscriber."""
+    if not isinstance(answer, list) or len(answer) < 2:  # noqa: PLR2004 - [kind, channel, …]
+        return b"", b"", answer
+    return answer[0], answer[1], answer[2] if len(answer) > 2 else None  # noqa: PLR2004
 
 
 class RedisClient:
@@ -322,9 +341,11 @@ class RedisClient:
             _, *answers = await self._exchange([("SCRIPT", "LOAD", script.text), *commands])
         return [self._accepted(answer) for answer in answers]
 
-    async def subscription(self) -> Subscription:
+    async def subscription(
+        self, on_message: Callable[[bytes, bytes, Any], None] | None = None
+    ) -> Subscription:
         """Open a connection of its own for pub/sub; whoever asks closes it."""
-        subscription = Subscription(self.shown)
+        subscription = Subscription(self.shown, on_message)
         with translated(self.shown):
             async with _within(self._deadline):
                 connection = await self._opened(subscription.pushed, subscription.lost)

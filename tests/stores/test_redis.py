@@ -94,7 +94,7 @@ async def test_a_subscriber_that_reads_nothing_is_sent_nothing_more(client, monk
     """What it has not read yet has a bound; the rest waits in Redis."""
     monkeypatch.setattr("amqflow.stores.redis.MOST_UNREAD", 3)
     subscription = await client.subscription()
-    await subscription.subscribe(["news"])
+    subscription.subscribe(["news"])
     assert (await subscription.read(30))[0] == b"subscribe"
     transport = subscription._connection._transport
     for number in range(3):
