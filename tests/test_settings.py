@@ -450,6 +450,8 @@ def test_settings_are_frozen():
         Settings().task_time_limit = 5
 
 
-@pytest.mark.parametrize(("given", "kept"), [("10/m", "10/m"), (7, "7"), (0.5, "0.5"), (0, "0")])
+@pytest.mark.parametrize(
+    ("given", "kept"), [("10/m", "10/m"), (7, "7"), (0.5, "0.5"), (1e-7, "0.0000001"), (0, "0")]
+)
 def test_a_default_rate_is_written_as_for_a_task(given, kept):
     assert Settings(task_default_rate_limit=given).task_default_rate_limit == kept

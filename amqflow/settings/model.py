@@ -37,7 +37,8 @@ def seconds(value: Any) -> Any:
 
 def _rate(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)  # Celery takes a number a second, too
+        # Celery takes a number a second, too; without an exponent it is a rate as it is written.
+        value = f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
     if value is not None and not (isinstance(value, str) and _RATE.fullmatch(value)):
         raise ValueError("a rate such as '10/s', '10/m', '10/h' or '10' (a second)")
     return value

@@ -295,7 +295,10 @@ def parse_rate(value: Any) -> RateLimit | None:
     if value is None or isinstance(value, RateLimit):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return RateLimit(float(value), 1.0)
+        try:
+            return RateLimit(float(value), 1.0)
+        except OverflowError:
+            raise ValueError("expected a rate that a float can hold") from None
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise TypeError("expected a rate such as '10/s', '10/m', '10/h', or a number a second")

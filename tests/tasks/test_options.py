@@ -90,6 +90,11 @@ def test_what_is_no_rate_cannot_be_made(count, period):
         RateLimit(count, period)
 
 
+def test_a_rate_beyond_a_float_is_none():
+    with pytest.raises(ValueError, match="a float can hold"):
+        parse_rate(10**400)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
