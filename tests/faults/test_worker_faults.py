@@ -31,6 +31,19 @@ async def test_a_worker_killed_in_mid_task_has_it_rerun_elsewhere(stage):
     assert 0 < balance.repeated <= 4
 
 
+async def test_a_worker_killed_while_it_holds_limited_tasks_loses_none(stage):
+    """They wait for their start in its memory and in the delays; what it held, another runs."""
+    account, workers = stage.account, stage.workers
+    first, _ = workers.start(), workers.start()
+    await consumed(stage.app, by=2)
+    sent = await account.send("hit.limited", count=100)
+    await until(lambda: len(account.runs()) >= 20, deadline=60)
+    workers.lose(first)
+    balance = await account.balance(deadline=90)
+    assert balance.states == dict.fromkeys(sent, "SUCCESS")
+    assert balance.repeated <= 4
+
+
 async def test_killed_after_the_effect_and_before_the_ack_the_effect_is_applied_once(stage):
     account, workers = stage.account, stage.workers
     first = workers.start()

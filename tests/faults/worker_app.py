@@ -66,6 +66,12 @@ async def ahold(self) -> int:
     return os.getpid()
 
 
+@app.task(bind=True, name="hit.limited", rate_limit="20/s")
+def limited(self) -> int:
+    note(self.request.id, self.request.retries)
+    return os.getpid()
+
+
 @app.task(bind=True, name="hit.always")
 def always(self) -> None:
     """Hold in every run."""
