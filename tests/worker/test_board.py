@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from amqflow.worker.pools.board import Board, shared_page
 
 #: Frames as long as these lie over each other exactly: a torn one is whole by its length.
@@ -25,6 +27,33 @@ while not board.limited:
         board.sent()
 print(rounds, flush=True)
 """
+
+
+@pytest.fixture
+def board():
+    page = shared_page()
+    made = Board(page)
+    os.close(page)
+    yield made
+    made.close()
+
+
+def test_what_has_begun_is_not_taken_back_and_what_has_not_does_not_begin(board):
+    assert board.start(3)
+    assert board.withdraw(5) == 3
+    assert not board.start(4)
+    assert not board.start(5)
+    assert board.start(6)
+
+
+def test_what_was_taken_back_stays_so_when_less_is_taken_back_after_it(board):
+    """The child has not come to 3 yet; they ran twice: there and where they had been given to."""
+    board.start(2)
+    assert board.withdraw(4) == 2
+    assert board.withdraw(2) == 2
+    assert not board.start(3)
+    assert not board.start(4)
+    assert board.start(5)
 
 
 def test_an_outbox_that_is_emptied_meanwhile_is_never_read_in_part():

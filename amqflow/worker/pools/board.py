@@ -76,8 +76,12 @@ class Board:
         return self._words[_STARTED]
 
     def withdraw(self, number: int) -> int:
-        """Take back every job up to ``number`` that has not begun; returns the last that has."""
-        self._words[_WITHDRAWN] = number
+        """Take back every job up to ``number`` that has not begun; returns the last that has.
+
+        What was taken back before stays so: the child may not have come to it yet, and it has
+        been given to somebody else.
+        """
+        self._words[_WITHDRAWN] = max(number, self._words[_WITHDRAWN])
         with self._barrier:
             return self._words[_STARTED]
 
