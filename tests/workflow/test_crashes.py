@@ -142,10 +142,10 @@ class Range:
 
 
 @pytest.fixture
-async def shooting(amqp_url, redis_url, tmp_path, monkeypatch):
-    monkeypatch.setenv("AMQFLOW_BROKER", amqp_url)
+async def shooting(broker_url, redis_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMQFLOW_BROKER", broker_url)
     monkeypatch.setenv("AMQFLOW_BACKEND", redis_url)
-    app = AmqFlow("crash", broker=amqp_url, backend=redis_url, workflow_deadline=600)
+    app = AmqFlow("crash", broker=broker_url, backend=redis_url, workflow_deadline=600)
     shooting = Range(app, tmp_path)
     transport = app.runtime().transport
     try:
