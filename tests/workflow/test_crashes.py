@@ -34,6 +34,8 @@ class Range:
         self.app, self.folder = app, folder
         self.log = (folder / "workers.log").open("ab")
         self.numbers = itertools.count()
+        #: Lines of the log of runs that were counted.
+        self.seen = 0
         self.working = [self.spawn()]
 
     def spawn(self):
@@ -56,11 +58,14 @@ class Range:
         self.log.close()
 
     def ran(self):
-        """Count the runs since the last look."""
+        """Count the runs since the last look.
+
+        The log stays where it is: a line written between a read and a removal would be lost.
+        """
         log = self.folder / "runs.log"
         lines = log.read_text().splitlines() if log.exists() else []
-        log.unlink(missing_ok=True)
-        return Counter(lines)
+        seen, self.seen = self.seen, len(lines)
+        return Counter(lines[seen:])
 
     async def died(self):
         """Wait until the armed worker is dead, and have the next one work."""
