@@ -82,6 +82,8 @@ class Call:
     exchange: str | None = None
     routing_key: str | None = None
     headers: Mapping[str, Any] | None = None
+    #: Marks by which it is known, and revoked: name and value, or values.
+    stamps: Mapping[str, Any] | None = None
     retries: int = 0
     #: How often a task was replaced (``self.replace``) by one with the same id.
     replaced_task_nesting: int = 0

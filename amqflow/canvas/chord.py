@@ -9,6 +9,7 @@ from amqflow.canvas.check import check_body
 from amqflow.canvas.composition import Composition
 from amqflow.canvas.group import Group
 from amqflow.canvas.node import Node, signature_from
+from amqflow.canvas.stamps import merged
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Chord(Composition[Any], kind=True):
             InvalidArguments: The body can never take the list of the header's results.
         """
         self._dispatcher = app
-        self._options = dict(options)
+        self._options = merged({}, options)
         self.immutable = False
         if isinstance(header, Mapping):
             header = signature_from(header, app)

@@ -9,9 +9,11 @@ from amqflow.canvas.composition import Composition
 from amqflow.canvas.hints import list_of
 from amqflow.canvas.members import Members
 from amqflow.canvas.node import Node, signature_from
+from amqflow.canvas.stamps import merged
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from amqflow.abc import Dispatcher
@@ -56,7 +58,7 @@ class Group(Composition[list[Any]], kind=True):
             if isinstance(members, str | bytes) or not isinstance(members, Iterable):
                 raise ConfigurationError(f"group: not signatures: {members!r:.200}")
         self._dispatcher = app
-        self._options = dict(options)
+        self._options = merged({}, options)
         self.immutable = False
         self.members = Members(_unrolled(members, app), lazy=isinstance(members, Iterator))
 
@@ -89,6 +91,9 @@ class Group(Composition[list[Any]], kind=True):
 
     def _nodes(self) -> Iterator[Node[Any]]:
         return iter(self.members.drawn or self.members)
+
+    def _change_nodes(self, change: Callable[[Node[Any]], Node[Any]]) -> None:
+        self.members = self.members.mapped(change)
 
     def _members(self) -> dict[str, Any]:
         return {"tasks": list(self.tasks)}

@@ -9,6 +9,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from amqflow.canvas.call import OPTION_NAMES, CallOptions, link_dicts
+from amqflow.canvas.stamps import (
+    NAMES,
+    STAMPS,
+    as_options,
+    checked,
+    merged,
+    restamped,
+    stamps_in,
+    without_stamps,
+)
 from amqflow.current import applications
 from amqflow.errors import ConfigurationError
 
@@ -156,12 +166,50 @@ class Node(ABC, Generic[R_co]):
         """Set execution options here and return this node, as in Celery."""
         if immutable is not None:
             self.immutable = immutable
-        self._options = {**self._options, **options}
+        self._options = merged(self._options, options, over=True)
         return self
 
     def set_immutable(self, immutable: bool) -> None:  # Celery's
         """Set whether a parent's result is ignored."""
         self.immutable = immutable
+
+    def stamp(self, visitor: object = None, append_stamps: bool = False, **headers: Any) -> Self:
+        """Stamp this, all in it, and what is linked to it; return this node.
+
+        A stamp is a mark by which the task is known (``self.request.stamps``) and can be revoked
+        (``app.control.revoke_by_stamped_headers``).
+
+        Args:
+            visitor: Celery's; there are none here.
+            append_stamps: Keep the value that a stamp of the same name has, in a list with the
+                new one.
+            **headers: Each stamp with its value, or a list of values.
+
+        Raises:
+            ConfigurationError: A visitor is given, or a stamp has the name of an option.
+        """
+        if visitor is not None:
+            raise ConfigurationError(
+                f"{self.task}: there are no stamping visitors here: give the stamps by name, "
+                'sig.stamp(tenant="acme"); what differs by member, stamp on the members'
+            )
+        # Celery's other way to name what is given.
+        headers.pop(NAMES, None)
+        self.restamp(checked(headers), append=append_stamps)
+        return self
+
+    def restamp(self, stamps: Mapping[str, Any], *, append: bool) -> Self:
+        """Stamp this and what is linked to it with checked stamps; return this node."""
+        options = dict(self._options)
+        for option in ("link", "link_error"):
+            if options.get(option):
+                options[option] = [
+                    signature_from(one).restamp(stamps, append=append).to_dict()
+                    for one in link_dicts(options[option])
+                ]
+        made = restamped(stamps_in(options), stamps, append=append)
+        self._options = {**without_stamps(options), **as_options(made)}
+        return self
 
     def link(self, callback: Any) -> Any:
         """Add a signature to run with the result after success; return it, as in Celery."""
@@ -285,9 +333,9 @@ def read_fields(
 ) -> tuple[str, Sequence[Any], Mapping[str, Any], dict[str, Any]]:
     """Return task, args, kwargs and options of a dict form, checked.
 
-    Options that mean nothing here (Celery's stamps, serializers of connections) are left out, so
-    that a foreign client's signature can be called; a ``chord`` among them is refused, because
-    dropping it would drop the chord's body.
+    Options that mean nothing here (serializers of connections) are left out, so that a foreign
+    client's signature can be called, as are stamps without a value; a ``chord`` among them is
+    refused, because dropping it would drop the chord's body.
 
     Raises:
         ConfigurationError: They are not of the right types.
@@ -308,6 +356,14 @@ def read_fields(
     if options.get("chord") is not None:
         raise ConfigurationError(f"{task}: this signature carries a chord of Celery's")
     known = {name: value for name, value in options.items() if name in OPTION_NAMES}
+    names = known.pop(NAMES, None)
+    if not isinstance(known.get(STAMPS), Mapping):
+        known.pop(STAMPS, None)
+    if isinstance(names, list | tuple):
+        stamps = {
+            name: options[name] for name in names if isinstance(name, str) and name in options
+        }
+        known.update(as_options(stamps))
     return task, args, kwargs, known
 
 

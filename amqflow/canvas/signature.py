@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from amqflow.canvas.call import CallOptions, build_call, link_dicts
 from amqflow.canvas.node import Node, read_fields, signature_from
+from amqflow.canvas.stamps import merged as merged_options
 from amqflow.current import applications
 from amqflow.errors import ConfigurationError
 from amqflow.handles import AsyncResult
@@ -102,7 +103,7 @@ class Signature(Node[R], kind=True):
         self._task_name = task
         self._args = tuple(args)
         self._kwargs: Mapping[str, Any] = MappingProxyType(dict(kwargs or {}))
-        self._options = dict(options or {})
+        self._options = merged_options({}, options or {})
         self.immutable = immutable
         self.sender = sender
         self._dispatcher = dispatcher
@@ -128,8 +129,8 @@ class Signature(Node[R], kind=True):
     def from_dict(cls, data: Mapping[str, Any], dispatcher: Dispatcher | None = None) -> Self:
         """Return the signature of Celery's dict form, ours or a foreign client's.
 
-        Options that mean nothing here (Celery's stamps, serializers of connections) are left out,
-        so that a foreign client's signature can be called.
+        Options that mean nothing here (serializers of connections) are left out, so that a
+        foreign client's signature can be called.
 
         Raises:
             ConfigurationError: It is no signature, a composition (``subtask_type``; see
@@ -202,7 +203,7 @@ class Signature(Node[R], kind=True):
             self.task,
             merged,
             named,
-            {**self._options, **options},
+            merged_options(self._options, options),
             immutable=self.immutable,
             sender=self.sender,
             dispatcher=self.dispatcher,
@@ -222,14 +223,16 @@ class Signature(Node[R], kind=True):
     ) -> Any:
         """Run the task in this process and return its EagerResult."""
         merged, named = self.merged_args(args or (), kwargs)
-        return self._task("apply").apply(merged, named, **{**self._options, **options})
+        return self._task("apply").apply(merged, named, **merged_options(self._options, options))
 
     async def aapply(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
         """Async twin of :meth:`apply`."""
         merged, named = self.merged_args(args or (), kwargs)
-        return await self._task("aapply").aapply(merged, named, **{**self._options, **options})
+        return await self._task("aapply").aapply(
+            merged, named, **merged_options(self._options, options)
+        )
 
     def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
         """Send with ``args`` put before ours; blocks until the broker's confirm."""
@@ -253,7 +256,7 @@ class Signature(Node[R], kind=True):
         merged, named = self.merged_args(args or (), kwargs)
         if self.sender is not None:
             sent: AsyncResult[R] = self.sender.apply_async(
-                merged, named, **{**self._options, **options}
+                merged, named, **merged_options(self._options, options)
             )
             return sent
         dispatcher = self._attached()
@@ -272,7 +275,7 @@ class Signature(Node[R], kind=True):
         merged, named = self.merged_args(args or (), kwargs)
         if self.sender is not None:
             sent: AsyncResult[R] = await self.sender.aapply_async(
-                merged, named, **{**self._options, **options}
+                merged, named, **merged_options(self._options, options)
             )
             return sent
         dispatcher = self._attached()
@@ -348,7 +351,7 @@ def signature_to_call(
         TypeError, ValueError, ConfigurationError: See :func:`build_call`.
     """
     merged, named = signature.merged_args(leading, kwargs)
-    return build_call(signature.task, merged, named, {**signature.options, **options})
+    return build_call(signature.task, merged, named, merged_options(signature.options, options))
 
 
 def check_signatures(steps: Sequence[Any]) -> None:

@@ -655,6 +655,8 @@ class Worker:
             retries=message.retries,
             replaced_task_nesting=message.replaced_task_nesting,
             headers=message.extra,
+            stamps=message.stamps or {},
+            stamped_headers=message.stamped_headers,
             delivery_info={
                 "exchange": message.original_exchange or delivery.exchange,
                 "routing_key": message.original_routing_key or delivery.routing_key,
