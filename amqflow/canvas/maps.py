@@ -68,6 +68,11 @@ class _Mapped(Signature[list[Any]]):
             self._ready = True
         return MappingProxyType({"task": self._mapped.to_dict(), "it": self._items})
 
+    def _fields(self) -> dict[str, Any]:
+        """Return what this holds, the items drawn: a copy cannot share what they come from."""
+        _ = self.kwargs
+        return super()._fields()
+
     def _checked(self, item: Any) -> Any:
         """Return an item as it travels: checked and converted as a call of the task with it."""
         star = self.runs == STARMAP

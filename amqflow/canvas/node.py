@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 
 _FIELDS: Final = ("task", "args", "kwargs", "options", "subtask_type", "immutable")
+
+#: Attributes that lead to the task and its application: no part of what a node says.
+_NOT_DATA: Final = frozenset({"_dispatcher", "sender"})
 
 
 class Node(ABC, Generic[R_co]):
@@ -140,6 +143,37 @@ class Node(ABC, Generic[R_co]):
 
     #: Options may change, and arguments may be unhashable: as with Celery's dict.
     __hash__ = None  # type: ignore[assignment]
+
+    # -- copying ----------------------------------------------------------------------------
+
+    def _fields(self) -> dict[str, Any]:
+        """Return what this node holds, by attribute; own ones of a user's subclass included."""
+        slots = (name for kind in type(self).__mro__ for name in kind.__dict__.get("__slots__", ()))
+        found = {name: getattr(self, name) for name in slots if hasattr(self, name)}
+        return found | getattr(self, "__dict__", {})
+
+    def _with_fields(self, fields: Mapping[str, Any]) -> Self:
+        made = object.__new__(type(self))
+        made.__setstate__(fields)
+        return made
+
+    def __copy__(self) -> Self:
+        return self._with_fields(self._fields())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy that shares nothing but the task and the application."""
+        fields = self._fields()
+        ours = {name: fields.pop(name) for name in _NOT_DATA & fields.keys()}
+        return self._with_fields({**deepcopy(_picklable(fields), memo), **ours})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle keeps: without the application, which is looked up again."""
+        fields = self._fields()
+        return _picklable(fields | dict.fromkeys(_NOT_DATA & fields.keys()))
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
     # -- completing -------------------------------------------------------------------------
 
@@ -365,6 +399,13 @@ def read_fields(
         }
         known.update(as_options(stamps))
     return task, args, kwargs, known
+
+
+def _picklable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: dict(value) if isinstance(value, MappingProxyType) else value
+        for name, value in fields.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -125,6 +125,9 @@ class Signature(Node[R], kind=True):
         """The keyword arguments, to read."""
         return self._kwargs
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__({**state, "_kwargs": MappingProxyType(state["_kwargs"])})
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], dispatcher: Dispatcher | None = None) -> Self:
         """Return the signature of Celery's dict form, ours or a foreign client's.
