@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from amqflow.abc import Dispatcher
     from amqflow.canvas.signature import Signature
+    from amqflow.handles import AsyncResult, GroupResult
 
 #: Options of a chain that are not its first step's.
 OWN_OPTIONS: Final = frozenset(
@@ -116,6 +117,26 @@ class Chain(Composition[Any], kind=True):
     def result_types(self) -> Iterator[tuple[str, Any]]:
         """Yield those of the last step."""
         return self.tasks[-1].result_types()
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        group_index: int | None = None,
+    ) -> AsyncResult[Any] | GroupResult:
+        """Give each step the id it will have; return the last's handle, with ``parent``."""
+        *before, last = self.tasks
+        ran: AsyncResult[Any] | GroupResult | None = None
+        for step in before:
+            handle = step.freeze()
+            handle.beginning.parent = ran
+            ran = handle
+        ended: AsyncResult[Any] | GroupResult = last.freeze(
+            self.id or _id, group_id, group_index=group_index
+        )
+        ended.beginning.parent = ran
+        return ended
 
     def spread(self) -> tuple[Node[Any], ...]:
         """Return copies of the steps that carry all this chain's options, which needs no chain.

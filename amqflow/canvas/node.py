@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
+from itertools import chain as chain_of_lists
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
@@ -257,6 +258,30 @@ class Node(ABC, Generic[R_co]):
         """Add an errback and return this node, as in Celery."""
         self.link_error(errback)
         return self
+
+    def flatten_links(self) -> list[Node[Any]]:
+        """Return this node and all that is linked to run after it, links of links too."""
+        linked = link_dicts(self._options.get("link") or [])
+        after = (signature_from(one, self.dispatcher).flatten_links() for one in linked)
+        return [self, *chain_of_lists.from_iterable(after)]
+
+    @abstractmethod
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        group_index: int | None = None,
+    ) -> Any:
+        """Give this, and all in it, the ids they will have, and return the handle, as in Celery.
+
+        Sending it twice after that would be two messages with one id.
+
+        Args:
+            _id: Of its result, where none was chosen.
+            group_id: The group it is to count in.
+            group_index: Its place in the group.
+        """
 
     def _append(self, option: str, signature: Any) -> Any:
         known = self._options.get(option) or []

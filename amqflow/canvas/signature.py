@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -214,6 +215,43 @@ class Signature(Node[R], kind=True):
 
     partial = clone
 
+    def replace(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Signature[R]:
+        """Return a copy with other arguments, keywords or options in place of ours."""
+        return Signature(
+            self.task,
+            self.args if args is None else args,
+            self.kwargs if kwargs is None else kwargs,
+            self._options if options is None else options,
+            immutable=self.immutable,
+            sender=self.sender,
+            dispatcher=self.dispatcher,
+        )
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,
+    ) -> AsyncResult[R]:
+        """Give this the id it will have, and return the handle on its result."""
+        given: dict[str, Any] = {
+            "task_id": self.id or _id or str(uuid.uuid4()),
+            "group_id": group_id,
+            "root_id": root_id,
+            "parent_id": parent_id,
+            "group_index": group_index,
+        }
+        self.set(**{name: value for name, value in given.items() if value is not None})
+        return AsyncResult(given["task_id"], self._attached(), task=self.task)
+
     # -- running ----------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -284,6 +322,15 @@ class Signature(Node[R], kind=True):
         dispatcher = self._attached()
         call = signature_to_call(self, args or (), kwargs, **options)
         return AsyncResult.of(await dispatcher.send_call(call), dispatcher)
+
+    @property
+    def type(self) -> Sender:
+        """The task (Celery's name).
+
+        Raises:
+            ConfigurationError: No application here knows it.
+        """
+        return self._task("show its type")
 
     def _task(self, verb: str) -> Sender:
         """Return the task; where only its name is known, the application's of that name."""
