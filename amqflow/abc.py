@@ -182,6 +182,9 @@ class Outcome:
     date_done: float | None = None
     #: Celery's dict form of the signature that takes this task's place (``self.replace``).
     replaced_by: Mapping[str, Any] | None = None
+    #: What Celery keeps beside a result with ``result_extended``: name, args, kwargs, worker,
+    #: retries, queue; None where it was not kept.
+    extended: Mapping[str, Any] | None = None
 
     @property
     def terminal(self) -> bool:

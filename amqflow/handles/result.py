@@ -300,6 +300,37 @@ class AsyncResult(Handle, Generic[R]):
         return to_datetime(outcome.date_done) if outcome and outcome.date_done else None
 
     @property
+    def args(self) -> list[Any] | None:
+        """The positional arguments, where results are kept with their call.
+
+        They are with the setting ``result_extended``, once the task has ended.
+        """
+        told: list[Any] | None = self._told("args")
+        return told
+
+    @property
+    def kwargs(self) -> dict[str, Any] | None:
+        """The keyword arguments, where results are kept with their call."""
+        told: dict[str, Any] | None = self._told("kwargs")
+        return told
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran it, where results are kept with their call."""
+        told: str | None = self._told("worker")
+        return told
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was tried again, where results are kept with their call."""
+        told: int | None = self._told("retries")
+        return told
+
+    def _told(self, name: str) -> Any:
+        outcome = self.outcome()
+        return None if outcome is None or outcome.extended is None else outcome.extended.get(name)
+
+    @property
     def ended(self) -> Outcome | None:
         """The outcome it has ended with, where this handle has seen it; asks nobody."""
         return self._outcome

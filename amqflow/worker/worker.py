@@ -209,6 +209,7 @@ class Worker:
             server.frame_max,
             self._settings.max_message_size,
             runtime.unfolder,
+            self._settings.result_extended,
         )
         self._settler = Settler(
             store=store,
