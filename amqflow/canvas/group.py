@@ -59,6 +59,7 @@ class Group(Composition[list[Any]], kind=True):
         self._options = dict(options)
         self.immutable = False
         self.members = Members(_unrolled(members, app), lazy=isinstance(members, Iterator))
+        self._check_nesting()
 
     # -- members ----------------------------------------------------------------------------
 
@@ -89,6 +90,9 @@ class Group(Composition[list[Any]], kind=True):
 
     def _nodes(self) -> Iterator[Node[Any]]:
         return iter(self.members.drawn or self.members)
+
+    def _drawn(self) -> Iterable[Node[Any]]:
+        return self.members.drawn
 
     def _members(self) -> dict[str, Any]:
         return {"tasks": list(self.tasks)}
