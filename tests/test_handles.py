@@ -8,7 +8,7 @@ import pytest
 
 from amqflow.abc import ExceptionInfo, Outcome, Sent
 from amqflow.errors import ResultTimeout, SyncInLoop, TaskFailed, TaskRevoked, rebuild_exception
-from amqflow.handles import AsyncResult, EagerResult
+from amqflow.handles import AsyncResult, EagerResult, GroupResult
 from tests.held import HeldOutcomes
 
 
@@ -24,6 +24,15 @@ FAILED = Outcome(
     "bad", "FAILURE", exception=ExceptionInfo("ValueError", "builtins", ("broken",), "broken"),
     traceback="Traceback …", date_done=1_900_000_000.0, children=("c1", "c2"),
 )  # fmt: skip
+
+
+async def test_a_task_that_raised_stop_iteration_says_so_through_a_coroutine():
+    stopped = ExceptionInfo("StopIteration", "builtins", ("at last",), "at last")
+    result = AsyncResult("s", HeldOutcomes(s=Outcome("s", "FAILURE", exception=stopped)))
+    with pytest.raises(TaskFailed, match="StopIteration: at last"):
+        await result.aget()
+    with pytest.raises(TaskFailed, match="StopIteration"):
+        await GroupResult("g", [result], result._reader).aget()
 
 
 @pytest.fixture

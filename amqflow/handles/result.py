@@ -15,7 +15,7 @@ from amqflow.abc import (
     Outcome,
 )
 from amqflow.clock import to_datetime
-from amqflow.errors import ResultTimeout
+from amqflow.errors import ResultTimeout, TaskFailed
 from amqflow.handles.base import Handle, seconds_to_wait
 from amqflow.handles.failure import error_of
 from amqflow.handles.joining import refuse_in_task
@@ -117,7 +117,11 @@ class AsyncResult(Handle, Generic[R]):
         """Async twin of :meth:`get`."""
         refuse_in_task(self._reader, disabled=disable_sync_subtasks)
         outcome = await self._known_or_ended(seconds_to_wait(timeout))
-        return self._value_of(outcome, propagate=propagate)
+        try:
+            return self._value_of(outcome, propagate=propagate)
+        except StopIteration as error:
+            # Out of a coroutine Python lets only a RuntimeError about coroutines come.
+            raise TaskFailed("StopIteration", str(error)) from error
 
     async def _known_or_ended(self, timeout: float | None) -> Outcome:
         if self._outcome is None and self._expected is not None:
