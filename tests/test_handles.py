@@ -35,6 +35,15 @@ FAILED = Outcome(
 )  # fmt: skip
 
 
+async def test_a_task_that_raised_stop_iteration_says_so_through_a_coroutine():
+    stopped = ExceptionInfo("StopIteration", "builtins", ("at last",), "at last")
+    result = AsyncResult("s", HeldOutcomes(s=Outcome("s", "FAILURE", exception=stopped)))
+    with pytest.raises(TaskFailed, match="StopIteration: at last"):
+        await result.aget()
+    with pytest.raises(TaskFailed, match="StopIteration"):
+        await GroupResult("g", [result], result._reader).aget()
+
+
 @pytest.fixture
 def reader():
     return HeldOutcomes(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 from amqflow.abc import Call
 from amqflow.canvas.stamps import is_stamped, names_in, stamps_in
-from amqflow.clock import to_seconds
+from amqflow.clock import LONGEST_LIMIT, to_seconds
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -184,6 +184,16 @@ def _seconds(field: str) -> Callable[[Call, Any, Any], None]:
     return read
 
 
+def _limit(field: str) -> Callable[[Call, Any, Any], None]:
+    def read(call: Call, value: Any, _now: Any) -> None:
+        seconds = positive_seconds(value)
+        if seconds > LONGEST_LIMIT:
+            raise ValueError(f"must be a year (366 days) at most, got {_show(value)}")
+        setattr(call, field, seconds)
+
+    return read
+
+
 def positive_seconds(value: Any) -> float:
     """Return a number of seconds or a timedelta as seconds above 0; raise TypeError, ValueError."""
     seconds = _delta(value)
@@ -197,7 +207,10 @@ def _delta(value: Any) -> float:
         return value.total_seconds()
     if not isinstance(value, _NUMBER) or isinstance(value, bool):
         raise TypeError(f"must be seconds or a timedelta, got {_show(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"must be seconds that a float can hold, got {_show(value)}") from None
 
 
 def parse_moment(value: datetime | str) -> float:
@@ -300,8 +313,8 @@ _READERS: Final[dict[str, Callable[[Call, Any, Callable[[], float]], None]]] = {
     "ignore_result": _as_is("ignore_result", bool, what="True or False"),
     "retry": _as_is("retry", bool, what="True or False"),
     "retry_policy": _retry_policy,
-    "time_limit": _seconds("time_limit"),
-    "soft_time_limit": _seconds("soft_time_limit"),
+    "time_limit": _limit("time_limit"),
+    "soft_time_limit": _limit("soft_time_limit"),
     "shadow": _text("shadow"),
     "stamped_headers": _ignore,
     "stamps": _ignore,

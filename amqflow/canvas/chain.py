@@ -70,6 +70,7 @@ class Chain(Composition[Any], kind=True):
         if not joined:
             raise ConfigurationError("a chain needs at least one step")
         self.tasks = tuple(joined)
+        self._check_nesting()
         for before, step in pairwise(self.tasks):
             check_following(step, before)
 

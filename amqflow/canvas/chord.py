@@ -134,6 +134,7 @@ class Chord(Composition[Any], kind=True):
         return made
 
     def _check(self) -> None:
+        self._check_nesting()
         if self.body is not None and any(one.sender for one in self.body.receivers()):
             check_body(self.body, self.header.known_members())
 

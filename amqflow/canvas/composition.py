@@ -7,11 +7,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqflow.canvas.call import CallOptions, build_call
-from amqflow.canvas.node import Node, read_fields
+from amqflow.canvas.node import DEEPEST, Node, read_fields, too_deep
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from typing import Self, Unpack
 
     from amqflow.abc import Dispatcher
@@ -49,6 +57,24 @@ class Composition(Node[R_co]):
     @abstractmethod
     def _nodes(self) -> Iterator[Node[Any]]:
         """Yield the members."""
+
+    def _drawn(self) -> Iterable[Node[Any]]:
+        """Return the members that are there; none is drawn from a generator for it."""
+        return self._nodes()
+
+    def _check_nesting(self) -> None:
+        """Refuse what nests so deep that going through it would run out of stack.
+
+        Raises:
+            ConfigurationError: It is deeper than :data:`DEEPEST`.
+        """
+        level: list[Composition[Any]] = [self]
+        for _ in range(DEEPEST):
+            within = (one for node in level for one in node._drawn())  # noqa: SLF001 - its own kind
+            level = [one for one in within if isinstance(one, Composition)]
+            if not level:
+                return
+        raise too_deep(self.task)
 
     @property
     def dispatcher(self) -> Dispatcher | None:

@@ -64,6 +64,7 @@ class Group(Composition[list[Any]], kind=True):
         self._options = merged({}, options)
         self.immutable = False
         self.members = Members(_unrolled(members, app), lazy=isinstance(members, Iterator))
+        self._check_nesting()
 
     # -- members ----------------------------------------------------------------------------
 
@@ -97,6 +98,9 @@ class Group(Composition[list[Any]], kind=True):
 
     def _change_nodes(self, change: Callable[[Node[Any]], Node[Any]]) -> None:
         self.members = self.members.mapped(change)
+
+    def _drawn(self) -> Iterable[Node[Any]]:
+        return self.members.drawn
 
     def _members(self) -> dict[str, Any]:
         return {"tasks": list(self.tasks)}

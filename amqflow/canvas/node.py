@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 R_co = TypeVar("R_co", covariant=True)
 
+#: Levels of chains, groups and chords within one another, a chord's header being one. Going through
+#: them takes a few calls each, of the thousand that Python allows.
+DEEPEST: Final = 100
+
 _FIELDS: Final = ("task", "args", "kwargs", "options", "subtask_type", "immutable")
 
 #: Attributes that lead to the task and its application: no part of what a node says.
@@ -384,7 +388,18 @@ def signature_from(data: Any, dispatcher: Dispatcher | None = None) -> Node[Any]
     known = Node.kinds.get(kind) if kind is None or isinstance(kind, str) else None
     if known is None:
         raise ConfigurationError(f"{data.get('task')}: a {kind!r:.50} is no composition known here")
-    return known.from_dict(data, dispatcher)
+    try:
+        return known.from_dict(data, dispatcher)
+    except RecursionError:
+        raise too_deep(str(data.get("task"))) from None
+
+
+def too_deep(task: str) -> ConfigurationError:
+    """Return the error that refuses what nests deeper than :data:`DEEPEST`."""
+    return ConfigurationError(
+        f"{task}: compositions nested deeper than {DEEPEST} levels: let a task go on with the rest "
+        "(raise self.replace(…)), or put steps side by side in place of one within the other"
+    )
 
 
 def read_fields(

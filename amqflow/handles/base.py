@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from signal import Signals
@@ -195,6 +196,27 @@ def check_signal(given: Any) -> None:
 _ENDING: Final = frozenset(
     {None, "TERM", "SIGTERM", "KILL", "SIGKILL", int(Signals.SIGTERM), int(Signals.SIGKILL)}
 )
+
+
+def seconds_to_wait(timeout: Any) -> float | None:
+    """Return a ``timeout=`` as seconds, 0 where it is past already; None: as long as it takes.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not a number (NaN).
+    """
+    if timeout is None:
+        return None
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r:.80}")
+    if math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds or None, got nan")
+    # No loop can count to infinity, and none has to count beyond what a float holds.
+    try:
+        seconds = max(float(timeout), 0.0)
+    except OverflowError:
+        return None if timeout > 0 else 0.0
+    return None if math.isinf(seconds) else seconds
 
 
 async def _children_of(node: Handle, *, intermediate: bool) -> list[Handle]:

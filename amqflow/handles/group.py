@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from amqflow.abc import FAILURE, PENDING, SUCCESS, TERMINAL_STATES
+from amqflow.abc import FAILURE, PENDING, PROPAGATE_STATES, SUCCESS, TERMINAL_STATES
 from amqflow.errors import ResultTimeout, StoreError
-from amqflow.handles.base import Handle, check_signal, current_reader, known_id
+from amqflow.handles.base import Handle, check_signal, current_reader, known_id, seconds_to_wait
 from amqflow.handles.joining import refuse_in_task
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class GroupResult(Handle):
         """Wait for all members and return their results in order; blocks.
 
         Args:
-            timeout: Seconds to wait for all of them; None: for as long as it takes.
+            timeout: Seconds to wait for all of them; None: for as long as it takes; 0: look, and
+                do not wait.
             propagate: Raise the first failure as soon as it is there; False: every failed
                 member's place holds its exception.
             interval: Celery's, ignored: waiting here is push.
@@ -104,6 +105,9 @@ class GroupResult(Handle):
     ) -> list[Any]:
         """Async twin of :meth:`get`."""
         refuse_in_task(self._reader, disabled=disable_sync_subtasks)
+        timeout = seconds_to_wait(timeout)
+        if timeout == 0:
+            return await self._now(propagate=propagate)
         waiting = [
             asyncio.ensure_future(member.aget(None, propagate, disable_sync_subtasks=False))
             for member in self.results
@@ -114,26 +118,39 @@ class GroupResult(Handle):
         except TimeoutError as error:
             if isinstance(error, ResultTimeout):
                 raise
-            raise await self._late(timeout, waiting) from error
+            missing = [
+                member
+                for member, one in zip(self.results, waiting, strict=True)
+                if not one.done() or one.cancelled()
+            ]
+            if not missing:  # the last came as the time was up
+                return [one.result() for one in waiting]
+            raise await self._late(timeout or 0.0, missing) from error
         finally:
             for one in waiting:
                 one.cancel()
 
     ajoin = aget
 
-    async def _late(
-        self, timeout: float | None, waiting: Sequence[asyncio.Future[Any]]
-    ) -> ResultTimeout:
-        missing = [
-            member
-            for member, one in zip(self.results, waiting, strict=True)
-            if not one.done() or one.cancelled()
-        ]
-        why = await missing[0].aexplain() if missing else ""
+    async def _now(self, *, propagate: bool) -> list[Any]:
+        """Return what all members have given already: one look at the store, no wait."""
+        await self.aoutcomes()
+        missing = [member for member in self.results if not has_ended(member)]
+        if not missing:
+            return [
+                await member.aget(0, propagate, disable_sync_subtasks=False)
+                for member in self.results
+            ]
+        for leaf in self._leaves():
+            if propagate and leaf.ended is not None and leaf.ended.state in PROPAGATE_STATES:
+                await leaf.aget(0, disable_sync_subtasks=False)
+        raise await self._late(0.0, missing)
+
+    async def _late(self, timeout: float, missing: Sequence[Member]) -> ResultTimeout:
         return ResultTimeout(
             f"{len(missing)} of {len(self.results)} members of group {self.id} gave no result "
-            f"within {timeout or 0:g} s; the first of them, {missing[0].id if missing else ''}: "
-            f"{why}"
+            f"within {timeout:g} s; the first of them, {missing[0].id}: "
+            f"{await missing[0].aexplain()}"
         )
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
@@ -447,6 +464,13 @@ class GroupResult(Handle):
         return f"<{type(self).__name__}: {self.id} [{shown}{more}]>"
 
 
+def has_ended(member: Member) -> bool:
+    """Return whether a member's handle has seen its end; of a group within, all of its."""
+    if isinstance(member, GroupResult):
+        return all(map(has_ended, member.results))
+    return member.ended is not None
+
+
 class _Arrivals:
     """The members of one group as they end, in batches: what ended since the last look."""
 
@@ -454,11 +478,17 @@ class _Arrivals:
         """Wait for every member, in the running loop; ``timeout`` seconds for all of them."""
         loop = asyncio.get_running_loop()
         self._group = group
-        self._timeout = timeout
+        self._timeout = timeout = seconds_to_wait(timeout)
         self._until = None if timeout is None else loop.time() + timeout
         self._ended: asyncio.Queue[Member | Exception] = asyncio.Queue()
         self._left = len(group.results)
-        self._waiting = [asyncio.create_task(self._wait(member)) for member in group.results]
+        #: Whether there is no time to wait, and the store is still to be asked once.
+        self._looks = timeout == 0
+        self._waiting = (
+            []
+            if self._looks
+            else [asyncio.create_task(self._wait(member)) for member in group.results]
+        )
 
     async def _wait(self, member: Member) -> None:
         try:
@@ -476,6 +506,11 @@ class _Arrivals:
         """
         if not self._left:
             return []
+        if self._looks:
+            self._looks = False
+            await self._group.aoutcomes()
+            for member in filter(has_ended, self._group.results):
+                self._ended.put_nowait(member)
         try:
             async with asyncio.timeout_at(self._until):
                 batch = [await self._ended.get()]

@@ -15,8 +15,8 @@ from amqflow.abc import (
     Outcome,
 )
 from amqflow.clock import to_datetime
-from amqflow.errors import ResultTimeout
-from amqflow.handles.base import Handle, check_signal, current_reader, known_id
+from amqflow.errors import ResultTimeout, TaskFailed
+from amqflow.handles.base import Handle, check_signal, current_reader, known_id, seconds_to_wait
 from amqflow.handles.failure import error_of
 from amqflow.handles.joining import refuse_in_task
 
@@ -90,7 +90,7 @@ class AsyncResult(Handle, Generic[R]):
         """Wait for the result and return it; blocks.
 
         Args:
-            timeout: Seconds to wait; None: for as long as it takes.
+            timeout: Seconds to wait; None: for as long as it takes; 0: look, and do not wait.
             propagate: Raise the task's exception; False returns it.
             interval: Celery's, ignored: waiting here is push.
             callback: Called with (id, value) once it is there.
@@ -105,7 +105,8 @@ class AsyncResult(Handle, Generic[R]):
         """
         del interval
         refuse_in_task(self._reader, disabled=disable_sync_subtasks)
-        value = self._value_of(self._waited_for(timeout), propagate=propagate)
+        outcome = self._waited_for(seconds_to_wait(timeout))
+        value = self._value_of(outcome, propagate=propagate)
         if callback is not None:
             callback(self.id, value)
         return value
@@ -121,7 +122,12 @@ class AsyncResult(Handle, Generic[R]):
     ) -> R:
         """Async twin of :meth:`get`."""
         refuse_in_task(self._reader, disabled=disable_sync_subtasks)
-        return self._value_of(await self._known_or_ended(timeout), propagate=propagate)
+        outcome = await self._known_or_ended(seconds_to_wait(timeout))
+        try:
+            return self._value_of(outcome, propagate=propagate)
+        except StopIteration as error:
+            # Out of a coroutine Python lets only a RuntimeError about coroutines come.
+            raise TaskFailed("StopIteration", str(error)) from error
 
     async def _known_or_ended(self, timeout: float | None) -> Outcome:
         if self._outcome is None and self._expected is not None:
@@ -148,9 +154,15 @@ class AsyncResult(Handle, Generic[R]):
     async def _ended_within(self, timeout: float | None, left: float | None) -> Outcome:
         """Wait for the end; the error of a wait in vain says where the task is likely to be.
 
-        ``left``: what is left of ``timeout``.
+        ``left``: what is left of ``timeout``. With nothing left the store is asked once: waiting
+        begins with a subscription, for which there is no time.
         """
         try:
+            if left is not None and left <= 0:
+                known = await self.aoutcome()
+                if known is None or not known.terminal:
+                    raise TimeoutError  # noqa: TRY301 - as from the wait
+                return known
             outcome = await self._reader.wait_outcome(self.id, left)
         except ResultTimeout:
             raise

@@ -43,6 +43,7 @@ from amqflow.worker.coordinator import Coordinator
 from amqflow.worker.drops import Drops
 from amqflow.worker.execute import Executor
 from amqflow.worker.fetch import Fetcher
+from amqflow.worker.forgetful import warn_of_forgetting
 from amqflow.worker.hooks import Around
 from amqflow.worker.intake import Intake, IntakeRules, expired, revoked
 from amqflow.worker.job import NOT_PREPARED
@@ -268,6 +269,7 @@ class Worker:
         self._compare_limits()
         if is_embedded(self.app.broker_url) and self.app.topology_file is None:
             self._spawn(declare_again(self._lacks_queues, self._declare_missing))
+        self._spawn(warn_of_forgetting(self.app.backend_url))
         self.ready.set()
         signals.worker_ready.send(sender=self)
         log.info(

@@ -324,3 +324,23 @@ def test_revocations_that_have_expired_are_dropped():
         for n in range(3000)
     )
     assert len(revoked) == 30
+
+
+async def test_a_handle_is_revoked_as_its_id_is():
+    app = AmqFlow("handles", broker="amqp://nobody@localhost:1/", backend="memory://")
+    told = []
+
+    async def noted(target, values, **_how):
+        told.append((target, list(values)))
+
+    app.arevoke_all = noted
+    group = app.GroupResult("g", [app.AsyncResult("b"), app.AsyncResult("c")])
+    await app.control.arevoke(app.AsyncResult("a"))
+    await app.control.arevoke(["x", group])
+    assert told == [(Target.ID, ["a"]), (Target.ID, ["x", "b", "c"])]
+    for nothing in (None, 5, b"id", ["x", None]):
+        with pytest.raises(TypeError, match="expected a task's id or its handle, or several, got"):
+            await app.control.arevoke(nothing)
+    with pytest.raises(TypeError, match="expected a task's name"):
+        await app.control.arevoke_tasks(None)
+    await app.aclose()
