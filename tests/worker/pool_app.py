@@ -371,6 +371,13 @@ async def ahandler_raises() -> str:
     return "ended"
 
 
+@app.task(name="takes_signal")
+def takes_signal(handler: str) -> int:
+    """Take the signal that soft limits come by, for good."""
+    signal.signal(signal.SIGUSR1, (lambda *_: None) if handler == "own" else signal.SIG_IGN)
+    return os.getpid()
+
+
 @app.task(name="counted")
 def counted(number: int) -> int:
     note("counted", number)

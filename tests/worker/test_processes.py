@@ -263,6 +263,23 @@ def test_a_soft_limit_reaches_a_task_that_its_child_was_late_to_begin(pool):
     assert [failure(result) for result in results] == ["SoftTimeLimitExceeded"] * 2
 
 
+@pytest.mark.parametrize(("name", "handler"), [("processes", "own"), ("solo", "ignored")])
+def test_a_task_that_takes_the_signal_of_soft_limits_costs_no_later_task_its_limit(
+    stage_of, name, handler
+):
+    stage = stage_of(name)
+    stage.start(slots=1)
+    pid = stage.get("takes_signal", handler)
+    taker = stage.get("takes_signal", handler, soft_time_limit=30)  # put back, and taken again
+    assert taker == pid, "the same process runs on"
+    late = stage.send("late", soft_time_limit=0.3)
+    assert failure(late) == "SoftTimeLimitExceeded"
+    assert failure(stage.send("late", soft_time_limit=0.3)) == "SoftTimeLimitExceeded"
+    warned = [line for line in stage.log().splitlines() if "the signal of soft time limits" in line]
+    assert len(warned) == 2, "once for each time it was taken"
+    assert all("ran_before=takes_signal" in line and "SIGUSR1" in line for line in warned)
+
+
 @pytest.mark.slow
 async def test_a_child_that_dies_while_others_start_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("POOL_FOLDER", str(tmp_path))
