@@ -480,6 +480,26 @@ async def test_without_a_backend_a_result_cannot_be_asked_for(amqp_url):
     await app.aclose()
 
 
+async def test_waiting_for_a_forgotten_id_times_out_and_says_where_things_are(bench):
+    @bench.app.task
+    async def echo(x):
+        return x
+
+    async with bench.working():
+        result = await echo.adelay(1)
+        assert await result.aget(timeout=30) == 1
+        await result.aforget()
+        assert await result.astate() == "PENDING"
+        with pytest.raises(ResultTimeout, match=r"queue default: 0 ready, \d consumers"):
+            await result.aget(timeout=0.5)
+        nowhere = "in no queue known here, and the store knows nothing of it"
+        with pytest.raises(ResultTimeout, match=f"within 0.5 s: it is {nowhere}"):
+            await bench.app.AsyncResult(result.id).aget(timeout=0.5)
+        blocking = bench.app.AsyncResult(result.id)
+        with pytest.raises(ResultTimeout, match=nowhere):
+            await asyncio.to_thread(blocking.get, timeout=0.5)
+
+
 @pytest.mark.slow
 async def test_ten_thousand_results_awaited_at_once_come_through_one_connection(bench, redis_url):
     go = asyncio.Event()

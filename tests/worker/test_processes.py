@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +15,7 @@ from amqflow.worker.pools.processes import ProcessPool
 from amqflow.worker.returns import SUSPECT_AFTER
 from tests.servers.wait import until, until_sync
 from tests.worker.conftest import staged
-from tests.worker.test_conformance import failure
-
-
-def alive(pid):
-    """Say whether a process lives; one that waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+from tests.worker.test_conformance import alive, failure
 
 
 @pytest.fixture(scope="module")
@@ -202,17 +193,6 @@ def test_told_twice_children_are_killed_and_their_tasks_run_elsewhere(processes)
     stage.start()
     assert all(one.get(timeout=30) for one in held)
     assert len(stage.lines("held.held")) == 4
-
-
-def test_a_revoked_task_is_ended_where_it_runs(processes):
-    stage = processes(slots=1)
-    held = stage.send("hold", "held")
-    (pid,) = stage.wait_lines("held.held")
-    stage.caller.control.revoke(held.id, terminate=True)
-    assert failure(held) == "TaskRevoked"
-    assert held.state == "REVOKED"
-    until_sync(lambda: not alive(int(pid)), deadline=30)
-    assert stage.get("add", 1, 1) == 2
 
 
 def test_short_tasks_behind_a_long_one_run_elsewhere(pool):

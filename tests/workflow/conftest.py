@@ -167,7 +167,11 @@ def declare(shop):  # noqa: C901, PLR0915 - a task is two lines
     @task
     async def held(name):
         shop.ran[f"held {name}"] += 1
-        await shop.gates.setdefault(name, asyncio.Event()).wait()
+        try:
+            await shop.gates.setdefault(name, asyncio.Event()).wait()
+        except asyncio.CancelledError:
+            shop.ran[f"ended {name}"] += 1
+            raise
         return name
 
     @task(bind=True)
