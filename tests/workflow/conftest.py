@@ -21,6 +21,7 @@ class Shop:
 
     def __init__(self, app: AmqFlow) -> None:
         self.app = app
+        self.worker: Worker | None = None
         self.ran = Counter()
         self.told = []
         self.gates: dict[str, asyncio.Event] = {}
@@ -43,11 +44,15 @@ class Shop:
         return (await transport.declare_queue(queue, passive=True)).messages
 
     async def quiet(self):
-        """Wait until no queue of the application holds anything that is to be done."""
+        """Wait until no queue holds anything that is to be done, and the worker does nothing."""
         names = ("default", "amqflow.flow.completions", "amqflow.flow.dropped")
 
+        def working():
+            executor, settler = self.worker._executor, self.worker._settler
+            return executor.running + executor.waiting + settler.busy
+
         async def empty():
-            return not any([await self.count(name) for name in names])
+            return not working() and not any([await self.count(name) for name in names])
 
         await until(empty, deadline=GET)
 
@@ -167,7 +172,11 @@ def declare(shop):  # noqa: C901, PLR0915 - a task is two lines
     @task
     async def held(name):
         shop.ran[f"held {name}"] += 1
-        await shop.gates.setdefault(name, asyncio.Event()).wait()
+        try:
+            await shop.gates.setdefault(name, asyncio.Event()).wait()
+        except asyncio.CancelledError:
+            shop.ran[f"ended {name}"] += 1
+            raise
         return name
 
     @task(bind=True)
@@ -288,6 +297,7 @@ async def running(request, tmp_path_factory):
         task = asyncio.create_task(worker.run())
         async with asyncio.timeout(30):
             await worker.ready.wait()
+        shop.worker = worker
         yield shop
         worker.stop()
         async with asyncio.timeout(30):

@@ -75,9 +75,11 @@ async def test_27_cancelling_a_workflow_revokes_what_has_not_run_and_reaches_del
     assert await shop.app.acancel(workflow) > 0
     with pytest.raises(TaskRevoked):
         await result.aget(timeout=30)
+    assert shop.ran["ended gate"] == 0, "what runs goes on"
     shop.gates["gate"].set()
     await shop.quiet()
     assert shop.ran["double"] + shop.ran["collect"] + shop.ran["echo 2"] == 0
+    assert shop.ran["ended gate"] == 0
 
 
 async def test_27_cancelling_reaches_a_retry_that_waits_for_its_time(shop):
@@ -101,6 +103,13 @@ async def test_27_cancelling_ends_what_runs_if_asked(shop):
     await shop.app.acancel(await found(shop, result), terminate=True)
     with pytest.raises(TaskRevoked):
         await result.aget(timeout=GET)
+    await until(lambda: shop.ran["ended for-ever"], deadline=GET)
+    member = result.parent.results[0]
+    with pytest.raises(TaskRevoked, match="while it ran"):
+        await member.aget(timeout=GET)
+    assert await member.astate() == "REVOKED"
+    await shop.quiet()
+    assert (shop.ran["held for-ever"], shop.ran["ended for-ever"], shop.ran["collect"]) == (1, 1, 0)
 
 
 # -- looking ---------------------------------------------------------------------------------
