@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+#: Seconds of the longest time limit, a leap year. What is beyond it is a mistake, and what is far
+#: beyond it fits into no timer.
+LONGEST_LIMIT: Final = 366 * 86400.0
 
 
 class Clock(Protocol):

@@ -280,10 +280,19 @@ class ShutdownInProgress(AmqflowError):
 class PublishGroupError(PublishError):
     """Some publishes of a batch failed; ``errors`` holds them in order, None where it worked."""
 
-    def __init__(self, errors: Sequence[BaseException | None]) -> None:
-        """Keep every outcome and lead the message with the first failure."""
-        failed = [error for error in errors if error is not None]
-        super().__init__(f"{len(failed)} of {len(errors)} publishes failed; first: {failed[0]}")
+    def __init__(self, errors: Sequence[BaseException | None], tasks: Sequence[str] = ()) -> None:
+        """Keep every outcome and lead the message with the first failure.
+
+        Args:
+            errors: What became of each, None where it worked.
+            tasks: Their names, in the same order.
+        """
+        failed = [number for number, error in enumerate(errors) if error is not None]
+        first = failed[0]
+        title = f"{tasks[first]} (number {first + 1}): " if tasks else ""
+        super().__init__(
+            f"{len(failed)} of {len(errors)} publishes failed; first: {title}{errors[first]}"
+        )
         self.errors = tuple(errors)
 
 

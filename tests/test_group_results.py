@@ -103,6 +103,42 @@ async def test_a_time_out_says_how_many_are_missing_and_why(app):
             pass
 
 
+async def test_no_time_to_wait_is_a_look_at_what_is_there(app):
+    """Without the look the wait was over before anything could be read, ended or not."""
+    inner = GroupResult("inner", [app.AsyncResult("b"), app.AsyncResult("c")], app)
+    group = GroupResult("outer", [app.AsyncResult("a"), inner], app)
+    await end(app, "a", 0)
+    await end(app, "b", state=FAILURE, exception=WRONG)
+    with pytest.raises(ValueError, match="broken"):
+        await group.aget(timeout=0)
+    with pytest.raises(ResultTimeout, match=r"1 of 2 members of group outer .* 0 s; .*, inner: "):
+        await group.aget(timeout=0, propagate=False)
+    assert [one.id async for one in group_of(app, "a").aas_completed(timeout=0)] == ["a"]
+    with pytest.raises(ResultTimeout, match="1 of 2 members"):
+        async for one in group.aas_completed(timeout=0):
+            assert one.id == "a"
+    await end(app, "c", 2)
+    fresh = group_of(app, "a", "c")
+    assert await fresh.aget(timeout=0) == [0, 2]
+    assert await group_of(app, "a", "c").aget(timeout=-1) == [0, 2]
+    assert await app.AsyncResult("c").aget(timeout=0) == 2
+    with pytest.raises(ResultTimeout):
+        await app.AsyncResult("nothing").aget(timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "kind"), [("5", TypeError), (True, TypeError), (float("nan"), ValueError)]
+)
+def test_a_timeout_that_is_none_is_refused_in_a_sentence(timeout, kind):
+    reader = HeldOutcomes(a=Outcome("a", SUCCESS, 1))
+    one = AsyncResult("a", reader)
+    group = GroupResult("g", [one], reader)
+    for get in (one.get, group.get, lambda timeout: list(group.as_completed(timeout))):
+        with pytest.raises(kind, match="timeout must be a number of seconds or None, got "):
+            get(timeout)
+    assert group.get(float("inf")) == [1]
+
+
 async def test_a_group_within_gives_a_list_within(app):
     inner = GroupResult("inner", [app.AsyncResult("b"), app.AsyncResult("c")], app)
     group = GroupResult("outer", [app.AsyncResult("a"), inner], app)
@@ -252,7 +288,7 @@ def test_what_is_no_tuple_of_a_result_is_refused(data):
 
 
 def test_restore_without_an_application_says_so(monkeypatch):
-    monkeypatch.setattr("amqflow.handles.group.applications", Applications())
+    monkeypatch.setattr("amqflow.handles.base.applications", Applications())
     with pytest.raises(Exception, match="make an application first"):
         GroupResult.restore("g")
 

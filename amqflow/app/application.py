@@ -419,6 +419,11 @@ class App(TaskDecorator):
         """
         return await self.runtime().send_member(node, request)
 
+    async def show_state(self, outcome: Outcome) -> None:
+        """Keep an own state of a task (``task.update_state`` outside a run)."""
+        store = await self.runtime().opened_store()
+        await store.set_state(outcome)
+
     def send_task(
         self,
         name: str,

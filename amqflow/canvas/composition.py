@@ -7,11 +7,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqflow.canvas.call import CallOptions, build_call
-from amqflow.canvas.node import Node, read_fields
+from amqflow.canvas.node import DEEPEST, Node, read_fields, too_deep
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from typing import Self, Unpack
 
     from amqflow.abc import Dispatcher
@@ -50,6 +58,24 @@ class Composition(Node[R_co]):
     def _nodes(self) -> Iterator[Node[Any]]:
         """Yield the members."""
 
+    def _drawn(self) -> Iterable[Node[Any]]:
+        """Return the members that are there; none is drawn from a generator for it."""
+        return self._nodes()
+
+    def _check_nesting(self) -> None:
+        """Refuse what nests so deep that going through it would run out of stack.
+
+        Raises:
+            ConfigurationError: It is deeper than :data:`DEEPEST`.
+        """
+        level: list[Composition[Any]] = [self]
+        for _ in range(DEEPEST):
+            within = (one for node in level for one in node._drawn())  # noqa: SLF001 - its own kind
+            level = [one for one in within if isinstance(one, Composition)]
+            if not level:
+                return
+        raise too_deep(self.task)
+
     @property
     def dispatcher(self) -> Dispatcher | None:
         """The application this will be sent by: its own, or its members'."""
@@ -67,6 +93,17 @@ class Composition(Node[R_co]):
         for node in self._nodes():
             node.bind(tasks, dispatcher)
         return self
+
+    def restamp(self, stamps: Mapping[str, Any], *, append: bool) -> Self:
+        """Stamp the members and what is linked to this; return this node."""
+        super().restamp(stamps, append=append)
+        self._change_nodes(lambda node: node.restamp(stamps, append=append))
+        return self
+
+    def _change_nodes(self, change: Callable[[Node[Any]], Node[Any]]) -> None:
+        """Change each member, which is this composition's own; later ones when they are drawn."""
+        for node in self._nodes():
+            change(node)
 
     def check_options(self) -> None:
         """Make sure that this, and all in it, can be called."""

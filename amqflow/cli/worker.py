@@ -10,11 +10,12 @@ import socket
 import sys
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from amqflow.cli.finding import import_tasks
+from amqflow.clock import LONGEST_LIMIT
 from amqflow.errors import ConfigurationError
 from amqflow.logs import configure
 from amqflow.settings import redact
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from amqflow.scheduler import Embedded
 
 
+#: More whole workers than any machine runs; each holds some 60 MB and three connections.
+MOST_PROCESSES: Final = 1024
+_LAST_PORT: Final = 65535
+
+
 def _weights(_context: click.Context, _option: click.Parameter, text: str | None) -> dict[str, int]:
     try:
         return parse_queues(text)
@@ -47,8 +53,8 @@ def _pool(_context: click.Context, _option: click.Parameter, name: str | None) -
 
 
 def _limit(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        message = f"{value:g} is no number of seconds above 0"
+    if value is not None and not 0 < value <= LONGEST_LIMIT:
+        message = f"{value:g} is no number of seconds above 0, a year at most"
         raise click.BadParameter(message)
     return value
 
@@ -102,7 +108,7 @@ def _limit(_context: click.Context, _option: click.Parameter, value: float | Non
 @click.option("--health-host", default="127.0.0.1", help="Where (default: this machine only).")
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST_PROCESSES),
     help="Run so many whole workers, and start again what ends.",
 )
 @click.option("-B", "--beat", is_flag=True, help="Schedule, too: publish what is due.")
@@ -131,6 +137,7 @@ def worker(  # noqa: PLR0917 - click hands options by name
     SIGTERM or Ctrl-C stops gracefully: running tasks end, the rest goes back to its queue. A
     second one leaves at once; what ran is delivered again.
     """
+    _check_together(soft_time_limit, time_limit, health_port, processes)
     one_of = supervised()
     # Until the worker can stop gracefully there is nothing to stop: it just leaves.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -144,6 +151,12 @@ def worker(  # noqa: PLR0917 - click hands options by name
         logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
     import_tasks(app)
     _check_work(app, queues)
+    if one_of is None:
+        children = {
+            "--max-tasks-per-child": max_tasks_per_child,
+            "--max-memory-per-child": max_memory_per_child,
+        }
+        _remark_children(app, pool, [name for name, value in children.items() if value])
     embedded = _scheduler(app) if beat else None
     options = WorkerOptions(
         queues=queues,
@@ -324,6 +337,34 @@ def _check_work(app: App, queues: Mapping[str, int]) -> None:
     if declared is not None or not app.conf.settings.task_create_missing_queues:
         raise ConfigurationError(message)
     click.echo(f"note: {message}; consumed all the same", err=True)
+
+
+def _check_together(
+    soft: float | None, hard: float | None, health_port: int | None, processes: int | None
+) -> None:
+    """Refuse options that contradict each other, as each alone is refused."""
+    if soft is not None and hard is not None and soft > hard:
+        message = (
+            f"'--soft-time-limit': {soft:g} is above --time-limit ({hard:g}): a task would never "
+            "see it"
+        )
+        raise click.UsageError(message)
+    last = (health_port or 0) + (processes or 1) - 1
+    if health_port and last > _LAST_PORT:
+        message = (
+            f"'--health-port': each of --processes {processes} takes the next port, and the last "
+            f"would be {last}: give {_LAST_PORT + 1 - (processes or 1)} at most"
+        )
+        raise click.UsageError(message)
+
+
+def _remark_children(app: App, pool: str | None, given: list[str]) -> None:
+    """Say so where options are for children that no pool of this worker has."""
+    if given and checked_pool(pool or app.conf.settings.worker_pool) != "processes":
+        click.echo(
+            f"note: {' and '.join(given)} change nothing here: only -P processes has children",
+            err=True,
+        )
 
 
 def _print_topology(created: list[Change]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from amqflow.abc import LoopRunner
+from amqflow.handles import AsyncResult, GroupResult
 from amqflow.protocol import TaskMessage
 from amqflow.protocol.revocation import Target, stamps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from amqflow.protocol.revocation import Revocation
+
+    Revocable: TypeAlias = "str | AsyncResult[Any] | GroupResult"
 
 __all__ = ["Control"]
 
@@ -38,6 +40,26 @@ class ControlledApp(LoopRunner, Revoker, Protocol):
     """Both."""
 
 
+def _texts(given: Any, what: str) -> list[str]:
+    """Return one text or several as a list; a handle stands for its id, a group's for its members'.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, GroupResult):
+        return [text for member in given for text in _texts(member, what)]
+    if isinstance(given, AsyncResult):
+        return [given.id]
+    if isinstance(given, Iterable) and not isinstance(given, bytes | Mapping):
+        return [text for one in given for text in _texts(one, what)]
+    raise TypeError(f"expected {what}, or several, got {given!r:.80}")
+
+
+_ID: Final = "a task's id or its handle"
+
+
 class Control:
     """Tells workers what must not run. Every verb has its ``a`` twin.
 
@@ -54,7 +76,7 @@ class Control:
 
     def revoke(
         self,
-        task_id: str | Sequence[str],
+        task_id: Revocable | Iterable[Revocable],
         destination: Any = None,
         terminate: bool = False,
         signal: Any = None,
@@ -65,7 +87,7 @@ class Control:
         """Revoke one task or several by id, sent already or not yet; blocks.
 
         Args:
-            task_id: an id, or several.
+            task_id: an id or a handle, or several; a group's handle stands for its members.
             destination: Celery's, ignored.
             terminate: end it where it runs.
             signal: Celery's, ignored.
@@ -78,33 +100,35 @@ class Control:
 
     async def arevoke(
         self,
-        task_id: str | Sequence[str],
+        task_id: Revocable | Iterable[Revocable],
         *,
         terminate: bool = False,
         expires: float | None = None,
     ) -> None:
         """Async twin of :meth:`revoke`."""
-        ids = [task_id] if isinstance(task_id, str) else list(task_id)
+        ids = _texts(task_id, _ID)
         await self._app.arevoke_all(Target.ID, ids, terminate=terminate, expires=expires)
 
-    def terminate(self, task_id: str | Sequence[str], *_celery: Any, **_more: Any) -> None:
+    def terminate(
+        self, task_id: Revocable | Iterable[Revocable], *_celery: Any, **_more: Any
+    ) -> None:
         """Revoke by id and end what runs."""
         self.revoke(task_id, terminate=True)
 
     # -- by what tasks have in common ------------------------------------------------------
 
     def revoke_tasks(
-        self, name: str | Sequence[str], *, terminate: bool = False, expires: float | None = None
+        self, name: str | Iterable[str], *, terminate: bool = False, expires: float | None = None
     ) -> None:
         """Revoke every task of a name that was sent until now, retries included; blocks."""
         work = self.arevoke_tasks(name, terminate=terminate, expires=expires)
         self._app.run(work, twin="arevoke_tasks")
 
     async def arevoke_tasks(
-        self, name: str | Sequence[str], *, terminate: bool = False, expires: float | None = None
+        self, name: str | Iterable[str], *, terminate: bool = False, expires: float | None = None
     ) -> None:
         """Async twin of :meth:`revoke_tasks`."""
-        names = [name] if isinstance(name, str) else list(name)
+        names = _texts(name, "a task's name")
         await self._app.arevoke_all(Target.TASK, names, terminate=terminate, expires=expires)
 
     def revoke_by_stamped_headers(
@@ -129,17 +153,25 @@ class Control:
         await self._app.arevoke_all(Target.STAMP, stamps, terminate=terminate, expires=expires)
 
     def revoke_workflow(
-        self, root_id: str | Sequence[str], *, terminate: bool = False, expires: float | None = None
+        self,
+        root_id: Revocable | Iterable[Revocable],
+        *,
+        terminate: bool = False,
+        expires: float | None = None,
     ) -> None:
         """Revoke every task of a workflow by the id of its first one; blocks."""
         work = self.arevoke_workflow(root_id, terminate=terminate, expires=expires)
         self._app.run(work, twin="arevoke_workflow")
 
     async def arevoke_workflow(
-        self, root_id: str | Sequence[str], *, terminate: bool = False, expires: float | None = None
+        self,
+        root_id: Revocable | Iterable[Revocable],
+        *,
+        terminate: bool = False,
+        expires: float | None = None,
     ) -> None:
         """Async twin of :meth:`revoke_workflow`."""
-        roots = [root_id] if isinstance(root_id, str) else list(root_id)
+        roots = _texts(root_id, _ID)
         await self._app.arevoke_all(Target.ROOT, roots, terminate=terminate, expires=expires)
 
     # -- looking, lifting ------------------------------------------------------------------
@@ -148,7 +180,7 @@ class Control:
         """Return what is in force; blocks."""
         return self._app.run(self._app.arevocations(), twin="arevocations")
 
-    def lift(self, target: Target | str, value: str | Sequence[str]) -> int:
+    def lift(self, target: Target | str, value: str | Iterable[str]) -> int:
         """Forget revocations, so that what was not yet refused runs; blocks."""
-        values = [value] if isinstance(value, str) else list(value)
+        values = _texts(value, "what was revoked")
         return self._app.run(self._app.alift(Target(target), values), twin="alift")

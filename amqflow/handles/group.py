@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from amqflow.abc import FAILURE, PENDING, SUCCESS, TERMINAL_STATES
-from amqflow.current import applications
-from amqflow.errors import ConfigurationError, ResultTimeout, StoreError
-from amqflow.handles.base import Handle
+from amqflow.abc import FAILURE, PENDING, PROPAGATE_STATES, SUCCESS, TERMINAL_STATES
+from amqflow.errors import ResultTimeout, StoreError
+from amqflow.handles.base import Handle, check_signal, current_reader, known_id, seconds_to_wait
 from amqflow.handles.joining import refuse_in_task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 
     from amqflow.abc import Outcome, ResultReader
     from amqflow.handles.result import AsyncResult
@@ -35,9 +34,10 @@ class GroupResult(Handle):
     def __init__(
         self,
         id: str,  # noqa: A002 - Celery's name
-        results: Sequence[Member],
-        reader: ResultReader,
+        results: Iterable[Member] = (),
+        reader: ResultReader | None = None,
         *,
+        app: ResultReader | None = None,
         parent: Handle | None = None,
     ) -> None:
         """Hold a group.
@@ -45,13 +45,18 @@ class GroupResult(Handle):
         Args:
             id: The group's id.
             results: The members' handles, in the group's order.
-            reader: The application.
+            reader: The application; None: the one made last.
+            app: Celery's name of it.
             parent: The handle on what ran before it.
+
+        Raises:
+            ValueError: The id is None, or no text.
+            ConfigurationError: There is no application.
         """
-        self.id = id
+        self.id = known_id("GroupResult", id)
         self.results = list(results)
         self.parent = parent
-        self._reader = reader
+        self._reader = reader or app or current_reader("GroupResult")
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -66,7 +71,8 @@ class GroupResult(Handle):
         """Wait for all members and return their results in order; blocks.
 
         Args:
-            timeout: Seconds to wait for all of them; None: for as long as it takes.
+            timeout: Seconds to wait for all of them; None: for as long as it takes; 0: look, and
+                do not wait.
             propagate: Raise the first failure as soon as it is there; False: every failed
                 member's place holds its exception.
             interval: Celery's, ignored: waiting here is push.
@@ -99,6 +105,9 @@ class GroupResult(Handle):
     ) -> list[Any]:
         """Async twin of :meth:`get`."""
         refuse_in_task(self._reader, disabled=disable_sync_subtasks)
+        timeout = seconds_to_wait(timeout)
+        if timeout == 0:
+            return await self._now(propagate=propagate)
         waiting = [
             asyncio.ensure_future(member.aget(None, propagate, disable_sync_subtasks=False))
             for member in self.results
@@ -109,26 +118,39 @@ class GroupResult(Handle):
         except TimeoutError as error:
             if isinstance(error, ResultTimeout):
                 raise
-            raise await self._late(timeout, waiting) from error
+            missing = [
+                member
+                for member, one in zip(self.results, waiting, strict=True)
+                if not one.done() or one.cancelled()
+            ]
+            if not missing:  # the last came as the time was up
+                return [one.result() for one in waiting]
+            raise await self._late(timeout or 0.0, missing) from error
         finally:
             for one in waiting:
                 one.cancel()
 
     ajoin = aget
 
-    async def _late(
-        self, timeout: float | None, waiting: Sequence[asyncio.Future[Any]]
-    ) -> ResultTimeout:
-        missing = [
-            member
-            for member, one in zip(self.results, waiting, strict=True)
-            if not one.done() or one.cancelled()
-        ]
-        why = await missing[0].aexplain() if missing else ""
+    async def _now(self, *, propagate: bool) -> list[Any]:
+        """Return what all members have given already: one look at the store, no wait."""
+        await self.aoutcomes()
+        missing = [member for member in self.results if not has_ended(member)]
+        if not missing:
+            return [
+                await member.aget(0, propagate, disable_sync_subtasks=False)
+                for member in self.results
+            ]
+        for leaf in self._leaves():
+            if propagate and leaf.ended is not None and leaf.ended.state in PROPAGATE_STATES:
+                await leaf.aget(0, disable_sync_subtasks=False)
+        raise await self._late(0.0, missing)
+
+    async def _late(self, timeout: float, missing: Sequence[Member]) -> ResultTimeout:
         return ResultTimeout(
             f"{len(missing)} of {len(self.results)} members of group {self.id} gave no result "
-            f"within {timeout or 0:g} s; the first of them, {missing[0].id if missing else ''}: "
-            f"{why}"
+            f"within {timeout:g} s; the first of them, {missing[0].id}: "
+            f"{await missing[0].aexplain()}"
         )
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
@@ -271,14 +293,79 @@ class GroupResult(Handle):
             else:
                 yield member
 
+    def maybe_throw(
+        self, callback: Callable[[str, Any], object] | None = None, propagate: bool = True
+    ) -> None:
+        """Raise the exception of the first member that has failed; waits for none.
+
+        Args:
+            callback: Called with (id, value) for each member before it.
+            propagate: False: raise nothing.
+        """
+        self._run(self.amaybe_throw(callback, propagate), "amaybe_throw")
+
+    maybe_reraise = maybe_throw
+
+    async def amaybe_throw(
+        self, callback: Callable[[str, Any], object] | None = None, propagate: bool = True
+    ) -> None:
+        """Async twin of :meth:`maybe_throw`."""
+        await self.aoutcomes()
+        for member in self.results:
+            if isinstance(member, GroupResult):
+                await member.amaybe_throw(callback, propagate)
+            else:
+                await member.amaybe_throw(propagate, callback)
+
+    # -- its members ------------------------------------------------------------------------
+
+    def add(self, result: Member) -> None:
+        """Add a handle, where it is not among them, as in Celery; the tasks know nothing of it."""
+        if result not in self.results:
+            self.results.append(result)
+
+    def update(self, results: Iterable[Member]) -> None:
+        """Add several handles."""
+        for result in results:
+            self.add(result)
+
+    def remove(self, result: Member | str) -> None:
+        """Take a handle out, given itself or by its id; its task goes on.
+
+        Raises:
+            KeyError: It is not among them.
+        """
+        if not self._take_out(result):
+            raise KeyError(result)
+
+    def discard(self, result: Member | str) -> None:
+        """Take a handle out where it is among them."""
+        self._take_out(result)
+
+    def clear(self) -> None:
+        """Take all handles out."""
+        self.results.clear()
+
+    def _take_out(self, result: Member | str) -> bool:
+        wanted = result if isinstance(result, str) else result.id
+        for place, member in enumerate(self.results):
+            if member.id == wanted:
+                del self.results[place]
+                return True
+        return False
+
     # -- ending -----------------------------------------------------------------------------
 
-    def revoke(self, *, terminate: bool = False) -> None:
-        """Revoke every member that has not ended; what runs ends too with ``terminate``."""
-        self._run(self.arevoke(terminate=terminate), "arevoke")
+    def revoke(self, *, terminate: bool = False, signal: Any = None) -> None:
+        """Revoke every member that has not ended; what runs ends too with ``terminate``.
 
-    async def arevoke(self, *, terminate: bool = False) -> None:
+        ``signal``: as :meth:`AsyncResult.revoke` takes it.
+        """
+        self._run(self.arevoke(terminate=terminate, signal=signal), "arevoke")
+
+    async def arevoke(self, *, terminate: bool = False, signal: Any = None) -> None:
         """Async twin of :meth:`revoke`."""
+        check_signal(signal)
         await self._reader.arevoke([leaf.id for leaf in self._leaves()], terminate=terminate)
 
     def forget(self) -> None:
@@ -324,7 +411,7 @@ class GroupResult(Handle):
             id: The group's id.
             app: The application; None: the one made last.
         """
-        app = app or _current()
+        app = app or current_reader("GroupResult.restore")
         return app.run(cls.arestore(id, app), twin="arestore")
 
     @classmethod
@@ -337,7 +424,7 @@ class GroupResult(Handle):
         # The tuples know both kinds of handles, so they come after this module.
         from amqflow.handles.tuples import handle_from_tuple  # noqa: PLC0415
 
-        app = app or _current()
+        app = app or current_reader("GroupResult.restore")
         kept = await app.load_group(id)
         if kept is None:
             return None
@@ -377,11 +464,11 @@ class GroupResult(Handle):
         return f"<{type(self).__name__}: {self.id} [{shown}{more}]>"
 
 
-def _current() -> ResultReader:
-    app: ResultReader | None = applications.current()
-    if app is None:
-        raise ConfigurationError("GroupResult.restore: make an application first, or name one")
-    return app
+def has_ended(member: Member) -> bool:
+    """Return whether a member's handle has seen its end; of a group within, all of its."""
+    if isinstance(member, GroupResult):
+        return all(map(has_ended, member.results))
+    return member.ended is not None
 
 
 class _Arrivals:
@@ -391,11 +478,17 @@ class _Arrivals:
         """Wait for every member, in the running loop; ``timeout`` seconds for all of them."""
         loop = asyncio.get_running_loop()
         self._group = group
-        self._timeout = timeout
+        self._timeout = timeout = seconds_to_wait(timeout)
         self._until = None if timeout is None else loop.time() + timeout
         self._ended: asyncio.Queue[Member | Exception] = asyncio.Queue()
         self._left = len(group.results)
-        self._waiting = [asyncio.create_task(self._wait(member)) for member in group.results]
+        #: Whether there is no time to wait, and the store is still to be asked once.
+        self._looks = timeout == 0
+        self._waiting = (
+            []
+            if self._looks
+            else [asyncio.create_task(self._wait(member)) for member in group.results]
+        )
 
     async def _wait(self, member: Member) -> None:
         try:
@@ -413,6 +506,11 @@ class _Arrivals:
         """
         if not self._left:
             return []
+        if self._looks:
+            self._looks = False
+            await self._group.aoutcomes()
+            for member in filter(has_ended, self._group.results):
+                self._ended.put_nowait(member)
         try:
             async with asyncio.timeout_at(self._until):
                 batch = [await self._ended.get()]

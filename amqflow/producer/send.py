@@ -283,7 +283,7 @@ class Producer:
             raise
         failures = [answer if isinstance(answer, BaseException) else None for answer in answers]
         if any(failures):
-            raise PublishGroupError(failures)
+            raise PublishGroupError(failures, [call.task for call in calls])
         return [answer for answer in answers if isinstance(answer, Sent)]
 
     def _destination(self, call: Call) -> Destination:
@@ -376,6 +376,11 @@ class Producer:
         )
 
     # -- messages --------------------------------------------------------------------------
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether a middleware sees messages before they are written, and may change arguments."""
+        return self._middleware.publishes
 
     def encode(self, message: TaskMessage, *, compression: str | None = None) -> Envelope:
         """Write a message with this application's bounds."""

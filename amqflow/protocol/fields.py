@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
-from amqflow.clock import to_seconds
+from amqflow.clock import LONGEST_LIMIT, to_seconds
 from amqflow.errors import Undecodable
 from amqflow.protocol.headers import (
     CHORD,
@@ -106,7 +106,8 @@ def _seconds(name: str, limit: Any, value: Any) -> float | None:
         # pamqp sends single precision: 10.1 arrives as 10.100000381.
         seconds = limit if isinstance(limit, int) else round(limit, 3)
         if seconds >= 0 and isfinite(seconds):
-            return seconds
+            # A foreign client's for ever is a year: what is far beyond it fits into no timer.
+            return min(seconds, LONGEST_LIMIT)
     raise _wrong(name, "[hard, soft] in seconds", value)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import model_validator as check_model
 
+from amqflow.clock import LONGEST_LIMIT
 from amqflow.errors import ScheduleError
 from amqflow.schedules import zone_named
 
@@ -79,6 +80,9 @@ Rate = Annotated[str, BeforeValidator(_rate)]
 Zone = Annotated[str, AfterValidator(_zone)]
 JsonOnly = Annotated[str, AfterValidator(_only_json)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Limit = Annotated[
+    float, BeforeValidator(seconds), Field(gt=0, le=LONGEST_LIMIT, allow_inf_nan=False)
+]
 Priority = Annotated[int, Field(ge=0, le=255)]
 Compression = Literal[
     "gzip", "zlib", "deflate", "bzip2", "bzip", "lzma", "xz", "zstd", "zstandard",
@@ -138,8 +142,8 @@ class Settings(BaseModel):
     task_reject_on_worker_lost: bool = True
     task_ignore_result: bool = False
     task_track_started: bool = False
-    task_time_limit: PositiveSeconds | None = None
-    task_soft_time_limit: PositiveSeconds | None = None
+    task_time_limit: Limit | None = None
+    task_soft_time_limit: Limit | None = None
     task_compression: Compression | None = None
     task_serializer: JsonOnly = "json"
     task_protocol: Literal[2] = 2

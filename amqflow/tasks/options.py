@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from amqflow.clock import LONGEST_LIMIT
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -227,7 +228,10 @@ def _number(value: Any) -> float:
         return value.total_seconds()
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError("expected a number of seconds or a timedelta")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("expected a number of seconds that a float can hold") from None
 
 
 def _seconds(value: Any) -> float:
@@ -241,6 +245,13 @@ def _positive(value: Any) -> float:
     seconds = _seconds(value)
     if seconds == 0:
         raise ValueError("expected more than 0 seconds")
+    return seconds
+
+
+def _limit(value: Any) -> float:
+    seconds = _positive(value)
+    if seconds > LONGEST_LIMIT:
+        raise ValueError("expected a year (366 days) at most")
     return seconds
 
 
@@ -340,8 +351,8 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "retry_jitter": _bool,
     "retry_kwargs": _retry_kwargs,
     "throws": _errors,
-    "soft_time_limit": _optional(_positive),
-    "time_limit": _optional(_positive),
+    "soft_time_limit": _optional(_limit),
+    "time_limit": _optional(_limit),
     "rate_limit": parse_rate,
     "expires": _optional(_positive),
     "ignore_result": _optional(_bool),

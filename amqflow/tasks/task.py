@@ -7,9 +7,9 @@ import inspect
 import logging
 import time
 import types
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from amqflow.abc import FAILURE, RETRY, SUCCESS, Dispatcher
+from amqflow.abc import FAILURE, RETRY, SUCCESS, TERMINAL_STATES, Dispatcher, Outcome
 from amqflow.canvas import (
     CallOptions,
     Chunks,
@@ -43,6 +43,9 @@ R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
+#: States that say how an attempt ended; the worker stores those.
+_NO_OWN_STATES: Final = TERMINAL_STATES | {RETRY}
+
 
 class TaskApp(Dispatcher, Protocol):
     """What a task needs of the application it belongs to."""
@@ -59,6 +62,10 @@ class TaskApp(Dispatcher, Protocol):
 
     async def send_member(self, node: Node[Any], request: Request) -> Any:
         """Send one more member of the chord that a running task is in."""
+        ...
+
+    async def show_state(self, outcome: Outcome) -> None:
+        """Keep an own state of a task in the result store."""
         ...
 
 
@@ -623,17 +630,56 @@ class Task(Generic[P, R]):
     ) -> None:
         """Show an own state of this run, such as ``state="PROGRESS", meta={"done": 5}``.
 
-        Without a result store this does nothing.
+        Where no result of this run is kept this does nothing. With the id of another task it shows
+        that one's, and outside a task too; blocks until the store has it. What has ended stays so.
 
         Raises:
-            ValueError: No state was given, or no task is running.
+            TypeError, ValueError: No state was given, or no id and no task is running; or they
+                are of a wrong type, or the state is one that a task ends in.
+            EncodeError: ``meta`` cannot be written.
+            NoResultStore, SyncInLoop: Outside a task.
         """
+        outside = self._shown_state(task_id, state, meta)
+        if outside is not None:
+            app = self._attached()
+            app.run(app.show_state(outside), twin="aupdate_state")
+
+    async def aupdate_state(
+        self, task_id: str | None = None, state: str | None = None, meta: Any = None
+    ) -> None:
+        """Async twin of :meth:`update_state`."""
+        outside = self._shown_state(task_id, state, meta)
+        if outside is not None:
+            await self._attached().show_state(outside)
+
+    def _shown_state(self, task_id: Any, state: Any, meta: Any) -> Outcome | None:
+        """Check an own state and have the worker show it; return what the application must show."""
+        # Declaring tasks loads nothing that writes messages.
+        from amqflow.protocol import dumps  # noqa: PLC0415
+
         request = self.request
-        task_id = task_id or request.id
-        if task_id is None or state is None:
-            raise ValueError(f"{self.name}: update_state needs a state and a running task")
+        shown_of = task_id or request.id
+        if shown_of is None or state is None:
+            raise ValueError(
+                f"{self.name}: update_state needs a state and a running task, or the id of one"
+            )
+        for name, value in (("task_id", shown_of), ("state", state)):
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"{self.name}: update_state: {name} must be a string: {value!r:.80}"
+                )
+        if state in _NO_OWN_STATES:
+            raise ValueError(
+                f"{self.name}: update_state shows how far a task is, and {state} is how one ends: "
+                "return a value, or raise"
+            )
+        plain = to_wire(meta)
+        dumps(plain, root="meta")
         if request.set_state is not None:
-            request.set_state(task_id, state, to_wire(meta))
+            request.set_state(shown_of, state, plain)
+        elif shown_of != request.id:
+            return Outcome(shown_of, state, result=plain)
+        return None
 
     # -- hooks of base classes, Celery's ------------------------------------------------------
 

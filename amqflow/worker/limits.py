@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from amqflow.clock import LONGEST_LIMIT
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,11 +17,12 @@ def check_limits(soft: float | None, hard: float | None) -> None:
     """Refuse limits that mean nothing.
 
     Raises:
-        ConfigurationError: one is not above 0, or the soft one is above the hard one.
+        ConfigurationError: one is not above 0, is over a year, or the soft one is above the
+            hard one.
     """
     for name, limit in (("soft time limit", soft), ("time limit", hard)):
-        if limit is not None and not 0 < limit < float("inf"):
-            message = f"the {name} is {limit:g} s: give a number of seconds above 0"
+        if limit is not None and not 0 < limit <= LONGEST_LIMIT:
+            message = f"the {name} is {limit:g} s: give a number of seconds above 0, a year at most"
             raise ConfigurationError(message)
     if soft is not None and hard is not None and soft > hard:
         message = (

@@ -43,6 +43,7 @@ from amqflow.worker.coordinator import Coordinator
 from amqflow.worker.drops import Drops
 from amqflow.worker.execute import Executor
 from amqflow.worker.fetch import Fetcher
+from amqflow.worker.forgetful import warn_of_forgetting
 from amqflow.worker.hooks import Around
 from amqflow.worker.intake import Intake, IntakeRules, expired, revoked
 from amqflow.worker.job import NOT_PREPARED
@@ -209,6 +210,7 @@ class Worker:
             server.frame_max,
             self._settings.max_message_size,
             runtime.unfolder,
+            self._settings.result_extended,
         )
         self._settler = Settler(
             store=store,
@@ -267,6 +269,7 @@ class Worker:
         self._compare_limits()
         if is_embedded(self.app.broker_url) and self.app.topology_file is None:
             self._spawn(declare_again(self._lacks_queues, self._declare_missing))
+        self._spawn(warn_of_forgetting(self.app.backend_url))
         self.ready.set()
         signals.worker_ready.send(sender=self)
         log.info(
@@ -655,6 +658,8 @@ class Worker:
             retries=message.retries,
             replaced_task_nesting=message.replaced_task_nesting,
             headers=message.extra,
+            stamps=message.stamps or {},
+            stamped_headers=message.stamped_headers,
             delivery_info={
                 "exchange": message.original_exchange or delivery.exchange,
                 "routing_key": message.original_routing_key or delivery.routing_key,

@@ -15,6 +15,7 @@ from amqflow.workflow.conclude import own_failure
 from amqflow.workflow.records import ADDED, Ending, Membership, Seal
 from amqflow.workflow.stores import no_chords
 from amqflow.workflow.wire import Completions, Watch
+from amqflow.workflow.written import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,6 +100,7 @@ class Launcher:
         fails, the chords begun fail at once.
 
         Raises:
+            EncodeError: An argument cannot be written; nothing of the launch it is in was sent.
             PublishGroupError: Some members were refused.
             Exception: Whatever a generator of members raised.
         """
@@ -107,6 +109,8 @@ class Launcher:
         calls: list[Call] = []
         try:
             for launch in launches:
+                if not self.producer.rewrites:
+                    check_written(launch, len(sent))
                 seals = [
                     Seal(record.id, record.size)
                     for record in launch.records

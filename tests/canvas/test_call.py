@@ -70,6 +70,8 @@ def test_links_may_be_signatures_dicts_one_or_several():
     ("options", "error", "words"),
     [
         ({"countdown": 1, "eta": datetime.now(UTC)}, ValueError, "countdown or eta, not both"),
+        ({"time_limit": 1e300}, ValueError, "option time_limit: must be a year"),
+        ({"soft_time_limit": 10**400}, ValueError, "that a float can hold"),
         ({"countdown": "5"}, TypeError, "option countdown: must be seconds"),
         ({"countdown": True}, TypeError, "countdown"),
         ({"countdown": float("inf")}, ValueError, "finite"),

@@ -405,3 +405,56 @@ def test_what_names_no_application_is_the_one_made_lasts(no_current_application)
     no_current_application.add(app)
     A.delay()
     assert [call.task for call in app.sent] == ["a"]
+
+
+def deep(kind, levels, task):
+    """Return compositions of a kind within one another, built from the inside."""
+    made = {"header": chord([task.s()], task.si()), "body": chord([task.si()], task.si())}.get(
+        kind, group([task.s()])
+    )
+    for _ in range(levels):
+        if kind == "header":
+            made = chord([made], task.si())
+        elif kind == "body":
+            made = chord([task.si()], made)
+        else:
+            made = group([chain(made, task.si()), task.si()])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["header", "body", "groups"])
+def test_what_nests_too_deep_is_refused_in_a_sentence_when_it_is_built(kind):
+    app = RecordingApp()
+
+    @app.task
+    def step(*_given): ...
+
+    within = deep(kind, 45 if kind == "header" else 30, step)
+    assert signature_from(within.to_dict()) == within
+    with pytest.raises(ConfigurationError, match="nested deeper than 100 levels: let a task go on"):
+        deep(kind, 200, step)
+
+
+def test_what_nests_too_deep_is_refused_in_a_sentence_when_it_is_read():
+    data = {"task": "one", "args": [], "kwargs": {}, "options": {}, "subtask_type": None}
+    for _ in range(300):
+        data = {"task": "celery.group", "kwargs": {"tasks": [data]}, "subtask_type": "group"}
+        data = {
+            "task": "celery.chord",
+            "kwargs": {"header": data, "body": {"task": "one"}},
+            "subtask_type": "chord",
+        }
+    with pytest.raises(ConfigurationError, match="nested deeper than 100 levels"):
+        signature_from(data)
+
+
+def test_a_long_chain_through_groups_is_not_deep():
+    app = RecordingApp()
+
+    @app.task
+    def step(*_given): ...
+
+    made = group(step.s(), step.s())
+    for _ in range(120):
+        made = made | step.s() | group(step.s(), step.s())
+    assert len(made.tasks) > 100

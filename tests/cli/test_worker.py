@@ -362,3 +362,41 @@ def test_a_queue_of_another_shape_ends_the_worker_with_a_sentence(note):
     # Nothing of the connection that is given up shows.
     assert "Traceback" not in done.stderr
     assert "destroyed" not in done.stderr
+
+
+def test_a_redis_that_forgets_is_told_once_at_the_start_with_the_doctors_command(
+    served, private_redis
+):
+    served.write(
+        shop="from amqflow import AmqFlow\napp = AmqFlow('shop')\n@app.task\ndef one(): ...\n"
+    )
+    redis = private_redis()
+    redis.cli("CONFIG", "SET", "appendonly", "no")
+    redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    told = [
+        "Redis keeps no append-only file: a crash forgets results and chord counts",
+        "redis-cli CONFIG SET appendonly yes; redis-cli CONFIG REWRITE",
+        "maxmemory-policy is allkeys-lru",
+        "redis-cli CONFIG SET maxmemory-policy noeviction",
+    ]
+    with served.started("-A", "shop", "worker", AMQFLOW_BACKEND=redis.url) as worker:
+        worker.wait_for("noeviction")
+        assert worker.stop() == 0
+        assert [worker.printed().count(words) for words in told] == [1] * len(told)
+    doctor = served.run("-A", "shop", "doctor", AMQFLOW_BACKEND=redis.url)
+    assert all(words in doctor.stdout for words in told)
+
+
+def test_a_redis_that_does_not_say_how_it_is_set_up_runs_tasks_without_a_warning(
+    note, amqp_url, private_redis
+):
+    redis = private_redis()
+    redis.cli("CONFIG", "SET", "appendonly", "no")
+    redis.cli("ACL", "SETUSER", "default", "-config", "-info")
+    note.write(app=NOTE.format(broker=amqp_url, backend=redis.url))
+    with note.started("-A", "app", "worker", "-l", "debug") as worker:
+        worker.wait_for("does not say how it is set up")
+        called = note.run(python=("call.py",))
+        assert called.returncode == 0, called.stderr
+        assert worker.stop() == 0
+        assert "append-only" not in worker.printed()

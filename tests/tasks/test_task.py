@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from amqflow import AmqFlow
 from amqflow.errors import (
     ConfigurationError,
+    EncodeError,
     InvalidArguments,
     MaxRetriesExceeded,
+    NoResultStore,
     Retry,
     SyncInLoop,
 )
@@ -286,6 +289,54 @@ def test_update_state_goes_through_the_request(send):
     assert seen == [("id", "PROGRESS", {"done": [1]}), ("other", "PROGRESS", None)]
     with inside(send):
         send.update_state(state="PROGRESS")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({"state": "PROGRESS"}, ValueError, "a running task, or the id of one"),
+        ({"task_id": "x"}, ValueError, "needs a state"),
+        ({"task_id": "x", "state": 5}, TypeError, "state must be a string: 5"),
+        ({"task_id": 7, "state": "PROGRESS"}, TypeError, "task_id must be a string: 7"),
+        ({"task_id": "x", "state": "SUCCESS"}, ValueError, "SUCCESS is how one ends"),
+        ({"task_id": "x", "state": "P", "meta": object()}, EncodeError, "^meta: "),
+    ],
+)
+def test_states_are_checked_inside_a_task_and_outside(send, given, kind, words):
+    with pytest.raises(kind, match=words):
+        send.update_state(**given)
+    if given != {"state": "PROGRESS"}:
+        with inside(send, set_state=lambda *_: None), pytest.raises(kind, match=words):
+            send.update_state(**given)
+
+
+@pytest.mark.parametrize("backend", ["memory", "redis"])
+def test_the_state_of_another_task_is_shown_from_outside_a_task(backend, request):
+    url = "memory://" if backend == "memory" else request.getfixturevalue("redis_url")
+    app = AmqFlow("states", broker="amqp://nobody@localhost:1/", backend=url)
+
+    @app.task
+    def one(): ...
+
+    one.update_state("some-id", "PROGRESS", {"done": {1}})
+    assert (app.AsyncResult("some-id").state, app.AsyncResult("some-id").info) == (
+        "PROGRESS",
+        {"done": [1]},
+    )
+    app.run(one.aupdate_state("some-id", "LATER"), twin="aupdate_state")
+    assert app.AsyncResult("some-id").state == "LATER"
+    app.close()
+
+
+def test_a_state_that_nobody_keeps_is_refused():
+    app = AmqFlow("stateless", broker="amqp://nobody@localhost:1/")
+
+    @app.task
+    def one(): ...
+
+    with pytest.raises(NoResultStore):
+        one.update_state("some-id", "PROGRESS")
+    app.close()
 
 
 # -- options as attributes ----------------------------------------------------------------------

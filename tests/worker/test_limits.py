@@ -35,6 +35,7 @@ def test_tasks_without_a_limit_are_found(app):
         (None, 0.0, "above 0"),
         (-1.0, None, "above 0"),
         (None, float("inf"), "above 0"),
+        (None, 1e300, "a year at most"),
         (float("nan"), None, "above 0"),
     ],
 )
@@ -99,6 +100,10 @@ async def test_a_worker_that_starts_says_which_limits_are_above_the_consumer_tim
         ("--health-port", "70000"),
         ("--processes", "0"),
         ("--health-port", "nonsense"),
+        ("--time-limit", "1e300"),
+        ("--soft-time-limit", "5", "--time-limit", "2"),
+        ("--processes", "100000"),
+        ("--health-port", "65533", "--processes", "5"),
     ],
 )
 def test_nonsense_on_the_command_line_is_usage(options):
@@ -110,3 +115,28 @@ def test_nonsense_on_the_command_line_is_usage(options):
     assert done.exit_code == 2
     assert f"'{options[0]}'" in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-tasks-per-child", "5"), True),
+        (("--max-memory-per-child", "5000", "-P", "threads"), True),
+        (("--max-tasks-per-child", "5", "-P", "prefork"), False),
+        ((), False),
+    ],
+)
+def test_options_for_children_are_remarked_where_there_are_none(monkeypatch, options, said):
+    from click.testing import CliRunner
+
+    from amqflow.cli import cli, worker
+
+    def left(*_given, **_more):
+        raise ConfigurationError("far enough")
+
+    monkeypatch.setattr(worker, "_Program", left)
+    done = CliRunner().invoke(cli, ["-A", "tests.worker.pool_app", "worker", *options])
+    remarks = [line for line in done.output.splitlines() if "change nothing here" in line]
+    assert remarks == (
+        [f"note: {options[0]} change nothing here: only -P processes has children"] if said else []
+    )

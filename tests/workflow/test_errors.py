@@ -6,7 +6,13 @@ import pytest
 
 from amqflow import TaskRevoked
 from amqflow.canvas import chain, chord, group
-from amqflow.errors import PublishError, PublishGroupError, TaskFailed, UnknownTask
+from amqflow.errors import (
+    EncodeError,
+    PublishError,
+    PublishGroupError,
+    TaskFailed,
+    UnknownTask,
+)
 from amqflow.protocol import headers as h
 from tests.servers.wait import until
 
@@ -394,3 +400,29 @@ async def test_33_the_same_completion_a_hundred_times_fires_the_body_once(shop):
     assert await result.aget(timeout=GET) == [1, "gate"]
     await shop.quiet()
     assert shop.ran["collect"] == 1
+
+
+@pytest.mark.parametrize("where", ["group", "chord", "body", "errback", "chain", "nested"])
+async def test_an_argument_that_cannot_be_written_names_its_task_and_nothing_is_sent(shop, where):
+    good, bad = [shop.echo.si(1), shop.echo.si(2)], shop.double.s(object())
+    node = {
+        "group": lambda: group([*good, bad]),
+        "chord": lambda: chord([*good, bad], shop.collect.s()),
+        "body": lambda: chord(good, shop.double.si(object())),
+        "errback": lambda: chord(good, shop.collect.s().on_error(shop.double.si(object()))),
+        "chain": lambda: chain(group(good), shop.collect.s(), shop.double.si(object())),
+        "nested": lambda: chord([*good, chord([bad], shop.collect.s())], shop.collect.s()),
+    }[where]()
+    late = "a later step" if where in {"body", "errback", "chain"} else "number 3 of what begins"
+    with pytest.raises(EncodeError, match=rf"shop\.double \({late}\): args\[0\]: object of type"):
+        await node.aapply_async()
+    await shop.quiet()
+    assert not shop.ran
+
+
+async def test_the_members_of_a_generator_are_checked_as_they_are_drawn(shop):
+    members = (shop.double.s(value) for value in [*range(150), object()])
+    with pytest.raises(EncodeError, match=r"shop\.double \(number 151 of what begins\): args\[0\]"):
+        await chord(members, shop.collect.s()).aapply_async()
+    await shop.quiet()
+    assert "collect" not in shop.ran

@@ -9,9 +9,11 @@ from amqflow.cli.doctor.findings import Finding, error, ok, warning
 from amqflow.errors import ConfigurationError, StoreError
 from amqflow.rendezvous import is_embedded
 from amqflow.settings import redact
+from amqflow.stores.durability import durability, eviction, read_info
 
 if TYPE_CHECKING:
     from amqflow.app import App
+    from amqflow.stores.durability import Weakness
     from amqflow.stores.redis import RedisClient
 
 REDIS = ("redis://", "rediss://", "unix://")
@@ -65,11 +67,11 @@ async def _looked_at(client: RedisClient) -> list[Finding]:
     before = time.time()
     seconds, microseconds = await client.command("TIME")
     after = time.time()
-    about = _fields(await client.command("INFO"))
+    about = read_info(await client.command("INFO"))
     server = f"Redis {about.get('redis_version', '?')}"
     findings = [
-        _durability(about),
-        _eviction(about),
+        _told(durability(about), "redis-durability", "append-only file on"),
+        _told(eviction(about), "redis-eviction", "noeviction"),
         _skew(float(seconds) + float(microseconds) / 1e6 - (before + after) / 2),
     ]
     if about.get("role") != "master":
@@ -82,33 +84,10 @@ async def _looked_at(client: RedisClient) -> list[Finding]:
     return findings
 
 
-def _durability(about: dict[str, str]) -> Finding:
-    if about.get("aof_enabled") != "1":
-        return warning(
-            "redis-durability",
-            "Redis keeps no append-only file: a crash forgets results and chord counts",
-            "redis-cli CONFIG SET appendonly yes; redis-cli CONFIG REWRITE",
-        )
-    if about.get("aof_last_write_status", "ok") != "ok":
-        return error(
-            "redis-durability",
-            "Redis could not write its append-only file",
-            "make room on its disk, then redis-cli BGREWRITEAOF",
-        )
-    return ok("redis-durability", "append-only file on")
-
-
-def _eviction(about: dict[str, str]) -> Finding:
-    policy = about.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        bounded = about.get("maxmemory", "0") != "0"
-        now = "drops keys when it is full" if bounded else "would drop keys once maxmemory is set"
-        return warning(
-            "redis-eviction",
-            f"maxmemory-policy is {policy}: Redis {now}, results and chord counts among them",
-            "redis-cli CONFIG SET maxmemory-policy noeviction; redis-cli CONFIG REWRITE",
-        )
-    return ok("redis-eviction", "noeviction")
+def _told(weakness: Weakness | None, check: str, otherwise: str) -> Finding:
+    if weakness is None:
+        return ok(check, otherwise)
+    return (error if weakness.loses_now else warning)(check, weakness.text, weakness.mend)
 
 
 def _skew(skew: float) -> Finding:
@@ -121,9 +100,3 @@ def _skew(skew: float) -> Finding:
     if abs(skew) >= SKEW_WARNING:
         return warning("clock", text, mend)
     return ok("clock", f"within {max(abs(skew), 0.01):.2f} s of Redis'")
-
-
-def _fields(text: bytes) -> dict[str, str]:
-    """Read the lines ``name:value`` of INFO."""
-    lines = text.decode(errors="replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
