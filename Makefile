@@ -26,19 +26,19 @@ demo-rabbitmq: .venv/.installed servers ## the same on a private RabbitMQ and Re
 	@$(WITH_SERVERS) $(BIN)/amqflow demo $(ARGS)
 
 test: .venv/.installed servers ## a sample of everything, in minutes
-	$(PYTEST) $(PARALLEL) -m "not slow and not faults_long and not rabbitmq4" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not slow and not cross and not faults_long and not rabbitmq4" $(ARGS)
 
 test-all: .venv/.installed servers clock ## every test, the slow ones and the long fault scenarios too
 	$(PYTEST) $(LONG) -m "not rabbitmq4" $(ARGS)
 
 test-rabbitmq4: .venv/.installed servers $(RABBITMQ4)/.complete ## broker-facing tests on RabbitMQ 4
-	AMQFLOW_TEST_RABBITMQ=4 $(PYTEST) $(PARALLEL) -m "not slow and not faults_long" $(BROKER_TESTS) $(ARGS)
+	AMQFLOW_TEST_RABBITMQ=4 $(PYTEST) $(PARALLEL) -m "not slow and not cross and not faults_long" $(BROKER_TESTS) $(ARGS)
 
 # The same and all that runs tasks, on amqflow's own broker.
 EMBEDDED_TESTS := $(BROKER_TESTS) $(addprefix tests/,worker workflow middleware guards dev testing)
 
 test-embedded: .venv/.installed servers ## broker-facing tests on amqflow's own broker; -rs says what is left out
-	AMQFLOW_TEST_BROKER=embedded $(PYTEST) $(PARALLEL) -rs -m "not slow and not faults_long and not rabbitmq4" $(EMBEDDED_TESTS) $(ARGS)
+	AMQFLOW_TEST_BROKER=embedded $(PYTEST) $(PARALLEL) -rs -m "not slow and not cross and not faults_long and not rabbitmq4" $(EMBEDDED_TESTS) $(ARGS)
 
 faults: .venv/.installed servers ## the fault scenarios only: kills, pauses, the ledger
 	$(PYTEST) $(LONG) -s -m "(faults or faults_long) and not rabbitmq4" $(ARGS)

@@ -82,6 +82,8 @@ class Call:
     exchange: str | None = None
     routing_key: str | None = None
     headers: Mapping[str, Any] | None = None
+    #: Marks by which it is known, and revoked: name and value, or values.
+    stamps: Mapping[str, Any] | None = None
     retries: int = 0
     #: How often a task was replaced (``self.replace``) by one with the same id.
     replaced_task_nesting: int = 0
@@ -180,6 +182,9 @@ class Outcome:
     date_done: float | None = None
     #: Celery's dict form of the signature that takes this task's place (``self.replace``).
     replaced_by: Mapping[str, Any] | None = None
+    #: What Celery keeps beside a result with ``result_extended``: name, args, kwargs, worker,
+    #: retries, queue; None where it was not kept.
+    extended: Mapping[str, Any] | None = None
 
     @property
     def terminal(self) -> bool:

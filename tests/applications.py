@@ -9,6 +9,7 @@ import pytest
 from amqflow import AmqFlow
 from amqflow.protocol import DeadLetter
 from amqflow.worker import Worker, WorkerOptions
+from tests.servers.wait import until
 
 
 class Bench:
@@ -59,6 +60,12 @@ class Bench:
         async with asyncio.timeout(30):
             await enough.wait()
         await consumer.close()
+
+        async def returned():
+            return await self.count(queue) >= len(found)
+
+        # A quorum queue takes back what a closed channel held a moment after the close.
+        await until(returned, deadline=30)
         return found
 
     async def dead(self, queue: str = "default", expected: int = 1):

@@ -14,7 +14,7 @@ from amqflow.abc import SUCCESS, Finish, Outcome
 from amqflow.errors import AppClosed, StoreUnavailable
 from amqflow.results.expected import Expected
 from amqflow.results.redis import RedisStore
-from amqflow.results.waiting import _CREDIT, _MOST_EXPECTED
+from amqflow.results.waiting import _CREDIT, _IDLE, _MOST_EXPECTED
 from tests.servers.wait import until, until_sync
 from tests.test_app import serving
 
@@ -238,6 +238,19 @@ async def test_ends_that_nobody_asks_for_have_a_bound(store):
     assert len(waiting._expected) == _MOST_EXPECTED
     assert kept[0].wait(0) is None
     assert all(a is not b for a, b in pairwise(kept))
+
+
+async def test_channels_of_ends_that_came_are_left_as_they_pile_up(store):
+    await taught(store)
+    waiting = store._waiting
+    for number in range(3 * _IDLE):
+        waiting._credit = 1
+        expected = store.expect(f"task-{number}")
+        await store.finish([Finish(Outcome(f"task-{number}", SUCCESS, number), 0)])
+        await until(lambda expected=expected: expected.outcome is not None)
+        expected.look()
+    assert len(waiting._subscribed) < 2 * _IDLE
+    assert not waiting._expected
 
 
 async def test_one_that_is_expected_is_waited_for_on_the_same_channel(store, redis_url):

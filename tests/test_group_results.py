@@ -288,7 +288,7 @@ def test_what_is_no_tuple_of_a_result_is_refused(data):
 
 
 def test_restore_without_an_application_says_so(monkeypatch):
-    monkeypatch.setattr("amqflow.handles.group.applications", Applications())
+    monkeypatch.setattr("amqflow.handles.base.applications", Applications())
     with pytest.raises(Exception, match="make an application first"):
         GroupResult.restore("g")
 

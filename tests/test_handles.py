@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import UTC, datetime
 
 import pytest
 
 from amqflow.abc import ExceptionInfo, Outcome, Sent
-from amqflow.errors import ResultTimeout, SyncInLoop, TaskFailed, TaskRevoked, rebuild_exception
+from amqflow.current import Applications
+from amqflow.errors import (
+    ConfigurationError,
+    ResultTimeout,
+    SyncInLoop,
+    TaskFailed,
+    TaskRevoked,
+    rebuild_exception,
+)
 from amqflow.handles import AsyncResult, EagerResult, GroupResult
 from tests.held import HeldOutcomes
 
@@ -225,3 +234,91 @@ def test_an_eager_failure():
     assert result.outcome().exception == ExceptionInfo("ValueError", "builtins", ("x",), "x")
     with pytest.raises(ValueError, match="x"):
         result.get()
+
+
+def test_a_handle_by_its_id_is_the_current_applications(reader, monkeypatch):
+    known = Applications()
+    monkeypatch.setattr("amqflow.handles.base.applications", known)
+    for make in (lambda: AsyncResult("good"), lambda: GroupResult("g")):
+        with pytest.raises(ConfigurationError, match="make an application first, or name one"):
+            make()
+    known.add(reader)
+    assert AsyncResult("good").get() == 5
+    assert AsyncResult("good", app=reader).get() == 5
+    group = GroupResult("g", [AsyncResult("good"), AsyncResult("good", app=reader)])
+    assert group.get() == [5, 5]
+    assert GroupResult("g", (AsyncResult(one) for one in ["good"]), app=reader).get() == [5]
+
+
+@pytest.mark.parametrize("kind", [AsyncResult, GroupResult])
+@pytest.mark.parametrize("given", [None, "", 5])
+def test_what_is_no_id_is_refused(reader, kind, given):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: the id of a result is a text"):
+        kind(given, app=reader)
+
+
+def test_maybe_throw_raises_what_has_failed_and_waits_for_nothing(reader):
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        AsyncResult("bad", reader).maybe_throw()
+    with pytest.raises(TaskRevoked):
+        AsyncResult("revoked", reader).maybe_reraise()
+    assert isinstance(AsyncResult("bad", reader).maybe_throw(propagate=False), ValueError)
+    assert AsyncResult("nothing", reader).maybe_throw() is None
+    assert AsyncResult("going", reader).maybe_throw() == {"done": 1}
+    assert AsyncResult("good", reader).maybe_throw(callback=lambda *end: seen.append(end)) == 5
+    assert seen == [("good", 5)]
+    assert EagerResult("e", 3, "SUCCESS").maybe_throw() == 3
+    with pytest.raises(ValueError, match="no"):
+        EagerResult("e", ValueError("no"), "FAILURE").maybe_throw()
+
+
+def test_a_group_throws_for_its_first_failure(reader):
+    def group(*ids):
+        return GroupResult("g", [AsyncResult(one, reader) for one in ids], reader)
+
+    seen = []
+    group("good", "going", "nothing").maybe_throw(lambda *end: seen.append(end))
+    assert seen == [("good", 5), ("going", {"done": 1}), ("nothing", None)]
+    whole = GroupResult("h", [group("good"), group("good", "bad")], reader)
+    with pytest.raises(ValueError, match="broken"):
+        whole.maybe_throw()
+    whole.maybe_throw(propagate=False)
+
+
+def test_a_groups_handles_may_be_added_and_taken_out(reader):
+    one, other = AsyncResult("one", reader), AsyncResult("other", reader)
+    group = GroupResult("g", [one], reader)
+    group.add(other)
+    group.add(AsyncResult("one", reader))
+    assert group.results == [one, other]
+    group.remove("one")
+    with pytest.raises(KeyError):
+        group.remove(one)
+    group.discard(one)
+    group.update([one, other])
+    assert group.results == [other, one]
+    group.remove(other)
+    group.clear()
+    assert len(group) == 0
+
+
+def test_exists_tells_whether_the_store_knows_it(reader):
+    assert AsyncResult("going", reader).exists()
+    assert not AsyncResult("nothing", reader).exists()
+
+
+@pytest.mark.parametrize("given", [None, "TERM", "SIGKILL", signal.SIGTERM, 9])
+def test_a_signal_that_ends_a_process_says_what_terminate_does(reader, given):
+    AsyncResult("going", reader).revoke(terminate=True, signal=given)
+    GroupResult("g", [AsyncResult("going", reader)], reader).revoke(signal=given)
+    assert reader.revoked == [(("going",), True), (("going",), False)]
+
+
+@pytest.mark.parametrize("given", ["SIGUSR1", signal.SIGINT, 10])
+def test_another_signal_is_refused(reader, given):
+    group = GroupResult("g", [AsyncResult("going", reader)], reader)
+    for result in (AsyncResult("going", reader), group):
+        with pytest.raises(ConfigurationError, match="terminate=True ends a task in every pool"):
+            result.revoke(terminate=True, signal=given)
+    assert reader.revoked == []

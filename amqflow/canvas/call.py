@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 from amqflow.abc import Call
+from amqflow.canvas.stamps import is_stamped, names_in, stamps_in
 from amqflow.clock import LONGEST_LIMIT, to_seconds
 from amqflow.errors import ConfigurationError
 
@@ -34,7 +35,7 @@ class CallOptions(TypedDict, total=False):
 
     ``countdown`` and time limits are seconds; ``eta`` is a datetime (a naive one is UTC);
     ``expires`` is seconds from now, a timedelta or a datetime. ``timeout`` is ours: seconds the
-    broker's confirm may take.
+    broker's confirm may take. ``stamps`` is ours too: names and values in one dict.
     """
 
     countdown: float | timedelta | None
@@ -54,6 +55,8 @@ class CallOptions(TypedDict, total=False):
     time_limit: float | None
     soft_time_limit: float | None
     shadow: str | None
+    stamped_headers: Sequence[str] | None
+    stamps: Mapping[str, Any] | None
     compression: str | None
     serializer: str | None
     reply_to: str | None
@@ -80,7 +83,6 @@ _REFUSED: Final = {
     "mandatory": "messages are always mandatory",
     "immediate": "RabbitMQ has not had it since 3.0",
     "chord": "build a chord instead",
-    "stamped_headers": "set headers instead",
     "expiration": "use expires",
 }
 
@@ -111,6 +113,8 @@ def build_call(
             continue
         reader = _READERS.get(name)
         if reader is None:
+            if name in names_in(options):
+                continue
             raise _unknown(task, name)
         try:
             reader(call, value, now)
@@ -122,6 +126,8 @@ def build_call(
 
 
 def _check_together(call: Call, options: Mapping[str, Any]) -> None:
+    if is_stamped(options):
+        call.stamps = _stamps(call.task, options) or None
     if options.get("countdown") is not None and options.get("eta") is not None:
         raise ValueError(f"{call.task}: give countdown or eta, not both")
     soft, hard = call.soft_time_limit, call.time_limit
@@ -133,6 +139,13 @@ def _check_together(call: Call, options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{call.task}: give queue, or exchange and routing_key: a queue names its own way in"
         )
+
+
+def _stamps(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return stamps_in(options)
+    except (TypeError, ConfigurationError) as error:
+        raise type(error)(f"{task}: {error}") from None
 
 
 def _unknown(task: str, name: str) -> ConfigurationError:
@@ -282,7 +295,7 @@ def link_dicts(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _ignore(_call: Call, _value: Any, _now: Any) -> None:
-    """Read by the task (``add_to_parent``), or by :func:`_check_together`."""
+    """Read by the task (``add_to_parent``), or by :func:`_check_together` (stamps)."""
 
 
 _READERS: Final[dict[str, Callable[[Call, Any, Callable[[], float]], None]]] = {
@@ -303,6 +316,8 @@ _READERS: Final[dict[str, Callable[[Call, Any, Callable[[], float]], None]]] = {
     "time_limit": _limit("time_limit"),
     "soft_time_limit": _limit("soft_time_limit"),
     "shadow": _text("shadow"),
+    "stamped_headers": _ignore,
+    "stamps": _ignore,
     "compression": _text("compression"),
     "serializer": _serializer,
     "reply_to": _text("reply_to"),

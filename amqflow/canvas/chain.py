@@ -11,6 +11,7 @@ from amqflow.canvas.chord import Chord, ends_in_group
 from amqflow.canvas.composition import Composition
 from amqflow.canvas.group import Group
 from amqflow.canvas.node import Node, signature_from
+from amqflow.canvas.stamps import merged, stamp_options
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from amqflow.abc import Dispatcher
     from amqflow.canvas.signature import Signature
+    from amqflow.handles import AsyncResult, GroupResult
 
 #: Options of a chain that are not its first step's.
 OWN_OPTIONS: Final = frozenset(
@@ -59,7 +61,7 @@ class Chain(Composition[Any], kind=True):
             if isinstance(steps, str | bytes) or not isinstance(steps, Iterable):
                 raise ConfigurationError(f"chain: not signatures: {steps!r:.200}")
         self._dispatcher = app
-        self._options = dict(options)
+        self._options = merged({}, options)
         self.immutable = False
         joined: list[Node[Any]] = []
         for step in steps:
@@ -117,10 +119,30 @@ class Chain(Composition[Any], kind=True):
         """Yield those of the last step."""
         return self.tasks[-1].result_types()
 
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        group_index: int | None = None,
+    ) -> AsyncResult[Any] | GroupResult:
+        """Give each step the id it will have; return the last's handle, with ``parent``."""
+        *before, last = self.tasks
+        ran: AsyncResult[Any] | GroupResult | None = None
+        for step in before:
+            handle = step.freeze()
+            handle.beginning.parent = ran
+            ran = handle
+        ended: AsyncResult[Any] | GroupResult = last.freeze(
+            self.id or _id, group_id, group_index=group_index
+        )
+        ended.beginning.parent = ran
+        return ended
+
     def spread(self) -> tuple[Node[Any], ...]:
         """Return copies of the steps that carry all this chain's options, which needs no chain.
 
-        Its links are at the last step, its errbacks at each, the rest at the first.
+        Its links are at the last step, its errbacks and stamps at each, the rest at the first.
         """
         steps = [step.clone() for step in self.tasks]
         options = self._options
@@ -129,7 +151,12 @@ class Chain(Composition[Any], kind=True):
         if options.get("link_error"):
             for step in steps:
                 step.link_error(options["link_error"])
-        steps[0].set(**{key: value for key, value in options.items() if key not in OWN_OPTIONS})
+        common = {key: value for key, value in options.items() if key not in OWN_OPTIONS}
+        stamps = stamp_options(options)
+        steps = [
+            step.clone(**(stamps if place else common)) if common else step
+            for place, step in enumerate(steps)
+        ]
         if options.get("task_id"):
             steps[-1].set(task_id=options["task_id"])
         if self.immutable:

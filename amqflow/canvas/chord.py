@@ -9,6 +9,7 @@ from amqflow.canvas.check import check_body
 from amqflow.canvas.composition import Composition
 from amqflow.canvas.group import Group
 from amqflow.canvas.node import Node, signature_from
+from amqflow.canvas.stamps import merged
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from amqflow.abc import Dispatcher
     from amqflow.canvas.call import CallOptions
     from amqflow.canvas.signature import Signature
+    from amqflow.handles import AsyncResult, GroupResult
 
 
 class Chord(Composition[Any], kind=True):
@@ -52,7 +54,7 @@ class Chord(Composition[Any], kind=True):
             InvalidArguments: The body can never take the list of the header's results.
         """
         self._dispatcher = app
-        self._options = dict(options)
+        self._options = merged({}, options)
         self.immutable = False
         if isinstance(header, Mapping):
             header = signature_from(header, app)
@@ -107,6 +109,22 @@ class Chord(Composition[Any], kind=True):
     def result_types(self) -> Iterator[tuple[str, Any]]:
         """Yield those of the body."""
         return iter(()) if self.body is None else self.body.result_types()
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        group_index: int | None = None,
+    ) -> AsyncResult[Any] | GroupResult:
+        """Give header and body the ids they will have; return the body's handle."""
+        header = self.header.freeze()
+        body = self.required_body()
+        ended: AsyncResult[Any] | GroupResult = body.freeze(
+            self.id or _id, group_id, group_index=group_index
+        )
+        ended.beginning.parent = header
+        return ended
 
     def with_body(self, body: Any) -> Self:
         """Return a copy with another body."""

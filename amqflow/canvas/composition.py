@@ -94,6 +94,17 @@ class Composition(Node[R_co]):
             node.bind(tasks, dispatcher)
         return self
 
+    def restamp(self, stamps: Mapping[str, Any], *, append: bool) -> Self:
+        """Stamp the members and what is linked to this; return this node."""
+        super().restamp(stamps, append=append)
+        self._change_nodes(lambda node: node.restamp(stamps, append=append))
+        return self
+
+    def _change_nodes(self, change: Callable[[Node[Any]], Node[Any]]) -> None:
+        """Change each member, which is this composition's own; later ones when they are drawn."""
+        for node in self._nodes():
+            change(node)
+
     def check_options(self) -> None:
         """Make sure that this, and all in it, can be called."""
         build_call(self.task, None, None, self._options)

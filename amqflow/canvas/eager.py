@@ -10,6 +10,7 @@ from amqflow.canvas.chain import Chain
 from amqflow.canvas.chord import Chord
 from amqflow.canvas.group import Group
 from amqflow.canvas.signature import Signature, as_signatures
+from amqflow.canvas.stamps import stamp_options
 from amqflow.handles import EagerGroupResult, EagerResult, describe_error
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class EagerComposition:
         return made
 
     async def _chord(self, chord: Chord) -> Handle:
-        header = await self._group(chord.header)
-        body = chord.required_body().clone()
+        stamps = stamp_options(chord.options)
+        header = await self._group(chord.header.clone(**stamps))
+        body = chord.required_body().clone(**stamps)
         if _succeeded(header):
             ended = await self.run(body.clone((header.get(),)))
         else:

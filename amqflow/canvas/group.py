@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from amqflow.canvas.composition import Composition
 from amqflow.canvas.hints import list_of
 from amqflow.canvas.members import Members
 from amqflow.canvas.node import Node, signature_from
+from amqflow.canvas.stamps import merged
 from amqflow.errors import ConfigurationError
+from amqflow.handles import GroupResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from amqflow.abc import Dispatcher
@@ -56,7 +61,7 @@ class Group(Composition[list[Any]], kind=True):
             if isinstance(members, str | bytes) or not isinstance(members, Iterable):
                 raise ConfigurationError(f"group: not signatures: {members!r:.200}")
         self._dispatcher = app
-        self._options = dict(options)
+        self._options = merged({}, options)
         self.immutable = False
         self.members = Members(_unrolled(members, app), lazy=isinstance(members, Iterator))
         self._check_nesting()
@@ -90,6 +95,9 @@ class Group(Composition[list[Any]], kind=True):
 
     def _nodes(self) -> Iterator[Node[Any]]:
         return iter(self.members.drawn or self.members)
+
+    def _change_nodes(self, change: Callable[[Node[Any]], Node[Any]]) -> None:
+        self.members = self.members.mapped(change)
 
     def _drawn(self) -> Iterable[Node[Any]]:
         return self.members.drawn
@@ -135,6 +143,39 @@ class Group(Composition[list[Any]], kind=True):
         made = self._copied(options)
         made.members = self.members.mapped(lambda node: node.clone(args, kwargs))
         return made
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        group_index: int | None = None,
+    ) -> GroupResult:
+        """Give this and each member the id it will have; all of a generator are drawn for it."""
+        given: dict[str, Any] = {
+            "task_id": self.id or _id or str(uuid.uuid4()),
+            "group_id": group_id,
+            "group_index": group_index,
+        }
+        self.set(**{name: value for name, value in given.items() if value is not None})
+        own: str = given["task_id"]
+        members = [
+            member.freeze(None, own, group_index=index) for index, member in enumerate(self.tasks)
+        ]
+        return GroupResult(own, members, self._attached())
+
+    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> Self:
+        """Let the members begin one after the other; return this group, as in Celery.
+
+        Args:
+            start: The first's countdown, in seconds.
+            stop: The largest, which all later ones have; None: it grows on.
+            step: How much later each next one begins.
+        """
+        waits = (start + number * step for number in count())
+        most = float("inf") if stop is None else stop
+        self._change_nodes(lambda node: node.set(countdown=min(next(waits), most)))
+        return self
 
     def bind(self, tasks: Mapping[str, Any], dispatcher: Dispatcher) -> Self:
         """Make the members ready to run by an application, later ones when they are drawn."""

@@ -10,6 +10,7 @@ from amqflow.canvas.group import Group
 from amqflow.canvas.hints import list_of
 from amqflow.canvas.node import Node, signature_from
 from amqflow.canvas.signature import Signature
+from amqflow.canvas.stamps import merged
 from amqflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class _Mapped(Signature[list[Any]]):
         self._mapped = mapped
         self._items: Iterable[Any] = it
         self._ready = False
-        given = {"route_name": mapped.task, **mapped.options, **options}
+        given = {"route_name": mapped.task, **merged(mapped.options, options)}
         super().__init__(
             self.runs,
             options=given,
@@ -66,6 +67,11 @@ class _Mapped(Signature[list[Any]]):
             self._items = [self._checked(item) for item in self._items]
             self._ready = True
         return MappingProxyType({"task": self._mapped.to_dict(), "it": self._items})
+
+    def _fields(self) -> dict[str, Any]:
+        """Return what this holds, the items drawn: a copy cannot share what they come from."""
+        _ = self.kwargs
+        return super()._fields()
 
     def _checked(self, item: Any) -> Any:
         """Return an item as it travels: checked and converted as a call of the task with it."""

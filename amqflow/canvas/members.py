@@ -31,6 +31,13 @@ class Members:
             yield self._drawn[index]
             index += 1
 
+    def __getstate__(self) -> list[Node[Any]]:
+        """Return the members, all of them: a copy cannot share what they are drawn from."""
+        return list(self.all())
+
+    def __setstate__(self, state: list[Node[Any]]) -> None:
+        self._drawn, self._source = state, None
+
     @property
     def drawn(self) -> list[Node[Any]]:
         """The members drawn so far."""

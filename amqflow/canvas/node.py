@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
+from itertools import chain as chain_of_lists
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from amqflow.canvas.call import OPTION_NAMES, CallOptions, link_dicts
+from amqflow.canvas.stamps import (
+    NAMES,
+    STAMPS,
+    as_options,
+    checked,
+    merged,
+    restamped,
+    stamps_in,
+    without_stamps,
+)
 from amqflow.current import applications
 from amqflow.errors import ConfigurationError
 
@@ -26,6 +37,9 @@ R_co = TypeVar("R_co", covariant=True)
 DEEPEST: Final = 100
 
 _FIELDS: Final = ("task", "args", "kwargs", "options", "subtask_type", "immutable")
+
+#: Attributes that lead to the task and its application: no part of what a node says.
+_NOT_DATA: Final = frozenset({"_dispatcher", "sender"})
 
 
 class Node(ABC, Generic[R_co]):
@@ -135,6 +149,37 @@ class Node(ABC, Generic[R_co]):
     #: Options may change, and arguments may be unhashable: as with Celery's dict.
     __hash__ = None  # type: ignore[assignment]
 
+    # -- copying ----------------------------------------------------------------------------
+
+    def _fields(self) -> dict[str, Any]:
+        """Return what this node holds, by attribute; own ones of a user's subclass included."""
+        slots = (name for kind in type(self).__mro__ for name in kind.__dict__.get("__slots__", ()))
+        found = {name: getattr(self, name) for name in slots if hasattr(self, name)}
+        return found | getattr(self, "__dict__", {})
+
+    def _with_fields(self, fields: Mapping[str, Any]) -> Self:
+        made = object.__new__(type(self))
+        made.__setstate__(fields)
+        return made
+
+    def __copy__(self) -> Self:
+        return self._with_fields(self._fields())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy that shares nothing but the task and the application."""
+        fields = self._fields()
+        ours = {name: fields.pop(name) for name in _NOT_DATA & fields.keys()}
+        return self._with_fields({**deepcopy(_picklable(fields), memo), **ours})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle keeps: without the application, which is looked up again."""
+        fields = self._fields()
+        return _picklable(fields | dict.fromkeys(_NOT_DATA & fields.keys()))
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
     # -- completing -------------------------------------------------------------------------
 
     @abstractmethod
@@ -160,12 +205,50 @@ class Node(ABC, Generic[R_co]):
         """Set execution options here and return this node, as in Celery."""
         if immutable is not None:
             self.immutable = immutable
-        self._options = {**self._options, **options}
+        self._options = merged(self._options, options, over=True)
         return self
 
     def set_immutable(self, immutable: bool) -> None:  # Celery's
         """Set whether a parent's result is ignored."""
         self.immutable = immutable
+
+    def stamp(self, visitor: object = None, append_stamps: bool = False, **headers: Any) -> Self:
+        """Stamp this, all in it, and what is linked to it; return this node.
+
+        A stamp is a mark by which the task is known (``self.request.stamps``) and can be revoked
+        (``app.control.revoke_by_stamped_headers``).
+
+        Args:
+            visitor: Celery's; there are none here.
+            append_stamps: Keep the value that a stamp of the same name has, in a list with the
+                new one.
+            **headers: Each stamp with its value, or a list of values.
+
+        Raises:
+            ConfigurationError: A visitor is given, or a stamp has the name of an option.
+        """
+        if visitor is not None:
+            raise ConfigurationError(
+                f"{self.task}: there are no stamping visitors here: give the stamps by name, "
+                'sig.stamp(tenant="acme"); what differs by member, stamp on the members'
+            )
+        # Celery's other way to name what is given.
+        headers.pop(NAMES, None)
+        self.restamp(checked(headers), append=append_stamps)
+        return self
+
+    def restamp(self, stamps: Mapping[str, Any], *, append: bool) -> Self:
+        """Stamp this and what is linked to it with checked stamps; return this node."""
+        options = dict(self._options)
+        for option in ("link", "link_error"):
+            if options.get(option):
+                options[option] = [
+                    signature_from(one).restamp(stamps, append=append).to_dict()
+                    for one in link_dicts(options[option])
+                ]
+        made = restamped(stamps_in(options), stamps, append=append)
+        self._options = {**without_stamps(options), **as_options(made)}
+        return self
 
     def link(self, callback: Any) -> Any:
         """Add a signature to run with the result after success; return it, as in Celery."""
@@ -179,6 +262,30 @@ class Node(ABC, Generic[R_co]):
         """Add an errback and return this node, as in Celery."""
         self.link_error(errback)
         return self
+
+    def flatten_links(self) -> list[Node[Any]]:
+        """Return this node and all that is linked to run after it, links of links too."""
+        linked = link_dicts(self._options.get("link") or [])
+        after = (signature_from(one, self.dispatcher).flatten_links() for one in linked)
+        return [self, *chain_of_lists.from_iterable(after)]
+
+    @abstractmethod
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        group_index: int | None = None,
+    ) -> Any:
+        """Give this, and all in it, the ids they will have, and return the handle, as in Celery.
+
+        Sending it twice after that would be two messages with one id.
+
+        Args:
+            _id: Of its result, where none was chosen.
+            group_id: The group it is to count in.
+            group_index: Its place in the group.
+        """
 
     def _append(self, option: str, signature: Any) -> Any:
         known = self._options.get(option) or []
@@ -300,9 +407,9 @@ def read_fields(
 ) -> tuple[str, Sequence[Any], Mapping[str, Any], dict[str, Any]]:
     """Return task, args, kwargs and options of a dict form, checked.
 
-    Options that mean nothing here (Celery's stamps, serializers of connections) are left out, so
-    that a foreign client's signature can be called; a ``chord`` among them is refused, because
-    dropping it would drop the chord's body.
+    Options that mean nothing here (serializers of connections) are left out, so that a foreign
+    client's signature can be called, as are stamps without a value; a ``chord`` among them is
+    refused, because dropping it would drop the chord's body.
 
     Raises:
         ConfigurationError: They are not of the right types.
@@ -323,7 +430,22 @@ def read_fields(
     if options.get("chord") is not None:
         raise ConfigurationError(f"{task}: this signature carries a chord of Celery's")
     known = {name: value for name, value in options.items() if name in OPTION_NAMES}
+    names = known.pop(NAMES, None)
+    if not isinstance(known.get(STAMPS), Mapping):
+        known.pop(STAMPS, None)
+    if isinstance(names, list | tuple):
+        stamps = {
+            name: options[name] for name in names if isinstance(name, str) and name in options
+        }
+        known.update(as_options(stamps))
     return task, args, kwargs, known
+
+
+def _picklable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: dict(value) if isinstance(value, MappingProxyType) else value
+        for name, value in fields.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from amqflow.canvas.call import CallOptions, build_call, link_dicts
 from amqflow.canvas.node import Node, read_fields, signature_from
+from amqflow.canvas.stamps import merged as merged_options
 from amqflow.current import applications
 from amqflow.errors import ConfigurationError
 from amqflow.handles import AsyncResult
@@ -102,7 +104,7 @@ class Signature(Node[R], kind=True):
         self._task_name = task
         self._args = tuple(args)
         self._kwargs: Mapping[str, Any] = MappingProxyType(dict(kwargs or {}))
-        self._options = dict(options or {})
+        self._options = merged_options({}, options or {})
         self.immutable = immutable
         self.sender = sender
         self._dispatcher = dispatcher
@@ -124,12 +126,15 @@ class Signature(Node[R], kind=True):
         """The keyword arguments, to read."""
         return self._kwargs
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__({**state, "_kwargs": MappingProxyType(state["_kwargs"])})
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], dispatcher: Dispatcher | None = None) -> Self:
         """Return the signature of Celery's dict form, ours or a foreign client's.
 
-        Options that mean nothing here (Celery's stamps, serializers of connections) are left out,
-        so that a foreign client's signature can be called.
+        Options that mean nothing here (serializers of connections) are left out, so that a
+        foreign client's signature can be called.
 
         Raises:
             ConfigurationError: It is no signature, a composition (``subtask_type``; see
@@ -202,13 +207,50 @@ class Signature(Node[R], kind=True):
             self.task,
             merged,
             named,
-            {**self._options, **options},
+            merged_options(self._options, options),
             immutable=self.immutable,
             sender=self.sender,
             dispatcher=self.dispatcher,
         )
 
     partial = clone
+
+    def replace(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Signature[R]:
+        """Return a copy with other arguments, keywords or options in place of ours."""
+        return Signature(
+            self.task,
+            self.args if args is None else args,
+            self.kwargs if kwargs is None else kwargs,
+            self._options if options is None else options,
+            immutable=self.immutable,
+            sender=self.sender,
+            dispatcher=self.dispatcher,
+        )
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        *,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,
+    ) -> AsyncResult[R]:
+        """Give this the id it will have, and return the handle on its result."""
+        given: dict[str, Any] = {
+            "task_id": self.id or _id or str(uuid.uuid4()),
+            "group_id": group_id,
+            "root_id": root_id,
+            "parent_id": parent_id,
+            "group_index": group_index,
+        }
+        self.set(**{name: value for name, value in given.items() if value is not None})
+        return AsyncResult(given["task_id"], self._attached(), task=self.task)
 
     # -- running ----------------------------------------------------------------------------
 
@@ -222,14 +264,16 @@ class Signature(Node[R], kind=True):
     ) -> Any:
         """Run the task in this process and return its EagerResult."""
         merged, named = self.merged_args(args or (), kwargs)
-        return self._task("apply").apply(merged, named, **{**self._options, **options})
+        return self._task("apply").apply(merged, named, **merged_options(self._options, options))
 
     async def aapply(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
         """Async twin of :meth:`apply`."""
         merged, named = self.merged_args(args or (), kwargs)
-        return await self._task("aapply").aapply(merged, named, **{**self._options, **options})
+        return await self._task("aapply").aapply(
+            merged, named, **merged_options(self._options, options)
+        )
 
     def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
         """Send with ``args`` put before ours; blocks until the broker's confirm."""
@@ -253,7 +297,7 @@ class Signature(Node[R], kind=True):
         merged, named = self.merged_args(args or (), kwargs)
         if self.sender is not None:
             sent: AsyncResult[R] = self.sender.apply_async(
-                merged, named, **{**self._options, **options}
+                merged, named, **merged_options(self._options, options)
             )
             return sent
         dispatcher = self._attached()
@@ -272,12 +316,21 @@ class Signature(Node[R], kind=True):
         merged, named = self.merged_args(args or (), kwargs)
         if self.sender is not None:
             sent: AsyncResult[R] = await self.sender.aapply_async(
-                merged, named, **{**self._options, **options}
+                merged, named, **merged_options(self._options, options)
             )
             return sent
         dispatcher = self._attached()
         call = signature_to_call(self, args or (), kwargs, **options)
         return AsyncResult.of(await dispatcher.send_call(call), dispatcher)
+
+    @property
+    def type(self) -> Sender:
+        """The task (Celery's name).
+
+        Raises:
+            ConfigurationError: No application here knows it.
+        """
+        return self._task("show its type")
 
     def _task(self, verb: str) -> Sender:
         """Return the task; where only its name is known, the application's of that name."""
@@ -348,7 +401,7 @@ def signature_to_call(
         TypeError, ValueError, ConfigurationError: See :func:`build_call`.
     """
     merged, named = signature.merged_args(leading, kwargs)
-    return build_call(signature.task, merged, named, {**signature.options, **options})
+    return build_call(signature.task, merged, named, merged_options(signature.options, options))
 
 
 def check_signatures(steps: Sequence[Any]) -> None:

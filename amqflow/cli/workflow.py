@@ -42,7 +42,8 @@ def list_(source: AppSource, *, every: bool, limit: int, as_json: bool) -> None:
         click.echo(json.dumps([_described(one) for one in found], ensure_ascii=False))
         return
     if not found:
-        click.echo("no workflow waits for anything" if not every else "no workflow is kept")
+        nothing = "no workflow waits for anything" if not every else "no workflow is kept"
+        click.echo(nothing + _elsewhere(app))
     for one in found:
         known = one.chords[0]
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created))
@@ -72,7 +73,7 @@ def show(source: AppSource, task_id: str, *, as_json: bool) -> int:
 
     answer = run(app, look)
     if answer is None:
-        click.echo(_unknown(task_id), err=True)
+        click.echo(_unknown(task_id) + _elsewhere(app), err=True)
         return 1
     found, picture = answer
     if as_json:
@@ -100,7 +101,7 @@ def cancel(source: AppSource, task_id: str, *, terminate: bool, as_json: bool) -
 
     count = run(app, revoke)
     if count is None:
-        click.echo(_unknown(task_id), err=True)
+        click.echo(_unknown(task_id) + _elsewhere(app), err=True)
         return 1
     if as_json:
         click.echo(json.dumps({"id": task_id, "revoked": count}))
@@ -160,4 +161,14 @@ def _unknown(task_id: str) -> str:
     return (
         f"no workflow with {task_id} is kept: it waits for no group, or has expired; "
         "'amqflow why' tells of single tasks"
+    )
+
+
+def _elsewhere(app: App) -> str:
+    """Return what explains why this process sees nothing, where its backend does."""
+    if not (app.backend_url or "").startswith("memory:"):
+        return ""
+    return (
+        "\nbackend memory:// is each process's own: what other processes have sent or count is not "
+        "seen here; redis:// shows it"
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from signal import Signals
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from amqflow.errors import IncompleteStream
+from amqflow.current import applications
+from amqflow.errors import ConfigurationError, IncompleteStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -60,6 +62,14 @@ class Handle(ABC):
         It is what Celery keeps of a saved group.
         """
         return {"result": self.as_tuple()}
+
+    @property
+    def beginning(self) -> Handle:
+        """The first of what ran before this: the handle that has no parent; maybe this one."""
+        node: Handle = self
+        while node.parent is not None:
+            node = node.parent
+        return node
 
     # -- the tree ---------------------------------------------------------------------------
 
@@ -142,6 +152,50 @@ class Handle(ABC):
 
     def __str__(self) -> str:
         return self.id
+
+
+def known_id(kind: str, given: Any) -> str:
+    """Return an id that may be asked for.
+
+    Raises:
+        ValueError: It is None, or no text.
+    """
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"{kind}: the id of a result is a text, got {given!r:.80}")
+    return given
+
+
+def current_reader(kind: str) -> ResultReader:
+    """Return the application made last.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    app: ResultReader | None = applications.current()
+    if app is None:
+        raise ConfigurationError(f"{kind}: make an application first, or name one: app=app")
+    return app
+
+
+def check_signal(given: Any) -> None:
+    """Take the signals of Celery's ``revoke`` that say what ``terminate`` does here.
+
+    Raises:
+        ConfigurationError: It is another one.
+    """
+    name = given.name if isinstance(given, Signals) else given
+    if name not in _ENDING:
+        raise ConfigurationError(
+            f"revoke: signal {name!r} has no place here: terminate=True ends a task in every pool, "
+            "a coroutine by cancelling it, a child of the processes pool by killing it; leave "
+            "signal out"
+        )
+
+
+#: Signals that end a process, by Celery's names; None: not given.
+_ENDING: Final = frozenset(
+    {None, "TERM", "SIGTERM", "KILL", "SIGKILL", int(Signals.SIGTERM), int(Signals.SIGKILL)}
+)
 
 
 def seconds_to_wait(timeout: Any) -> float | None:

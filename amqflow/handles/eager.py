@@ -117,10 +117,10 @@ class EagerResult(AsyncResult[R]):
         """Return nothing: nothing was stored."""
         return []
 
-    def revoke(self, *, terminate: bool = False) -> None:
+    def revoke(self, *, terminate: bool = False, signal: Any = None) -> None:
         """Do nothing: it has ended."""
 
-    async def arevoke(self, *, terminate: bool = False) -> None:
+    async def arevoke(self, *, terminate: bool = False, signal: Any = None) -> None:
         """Do nothing: it has ended."""
 
     async def aforget(self) -> None:
@@ -230,10 +230,10 @@ class EagerGroupResult(GroupResult):
         """SUCCESS where every member succeeded, else FAILURE."""
         return SUCCESS if self.successful() else FAILURE
 
-    def revoke(self, *, terminate: bool = False) -> None:
+    def revoke(self, *, terminate: bool = False, signal: Any = None) -> None:
         """Do nothing: all have ended."""
 
-    async def arevoke(self, *, terminate: bool = False) -> None:
+    async def arevoke(self, *, terminate: bool = False, signal: Any = None) -> None:
         """Do nothing: all have ended."""
 
     def forget(self) -> None:

@@ -6,13 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqflow.abc import FAILURE, PENDING, PROPAGATE_STATES, SUCCESS, TERMINAL_STATES
-from amqflow.current import applications
-from amqflow.errors import ConfigurationError, ResultTimeout, StoreError
-from amqflow.handles.base import Handle, seconds_to_wait
+from amqflow.errors import ResultTimeout, StoreError
+from amqflow.handles.base import Handle, check_signal, current_reader, known_id, seconds_to_wait
 from amqflow.handles.joining import refuse_in_task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 
     from amqflow.abc import Outcome, ResultReader
     from amqflow.handles.result import AsyncResult
@@ -35,9 +34,10 @@ class GroupResult(Handle):
     def __init__(
         self,
         id: str,  # noqa: A002 - Celery's name
-        results: Sequence[Member],
-        reader: ResultReader,
+        results: Iterable[Member] = (),
+        reader: ResultReader | None = None,
         *,
+        app: ResultReader | None = None,
         parent: Handle | None = None,
     ) -> None:
         """Hold a group.
@@ -45,13 +45,18 @@ class GroupResult(Handle):
         Args:
             id: The group's id.
             results: The members' handles, in the group's order.
-            reader: The application.
+            reader: The application; None: the one made last.
+            app: Celery's name of it.
             parent: The handle on what ran before it.
+
+        Raises:
+            ValueError: The id is None, or no text.
+            ConfigurationError: There is no application.
         """
-        self.id = id
+        self.id = known_id("GroupResult", id)
         self.results = list(results)
         self.parent = parent
-        self._reader = reader
+        self._reader = reader or app or current_reader("GroupResult")
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -288,14 +293,79 @@ class GroupResult(Handle):
             else:
                 yield member
 
+    def maybe_throw(
+        self, callback: Callable[[str, Any], object] | None = None, propagate: bool = True
+    ) -> None:
+        """Raise the exception of the first member that has failed; waits for none.
+
+        Args:
+            callback: Called with (id, value) for each member before it.
+            propagate: False: raise nothing.
+        """
+        self._run(self.amaybe_throw(callback, propagate), "amaybe_throw")
+
+    maybe_reraise = maybe_throw
+
+    async def amaybe_throw(
+        self, callback: Callable[[str, Any], object] | None = None, propagate: bool = True
+    ) -> None:
+        """Async twin of :meth:`maybe_throw`."""
+        await self.aoutcomes()
+        for member in self.results:
+            if isinstance(member, GroupResult):
+                await member.amaybe_throw(callback, propagate)
+            else:
+                await member.amaybe_throw(propagate, callback)
+
+    # -- its members ------------------------------------------------------------------------
+
+    def add(self, result: Member) -> None:
+        """Add a handle, where it is not among them, as in Celery; the tasks know nothing of it."""
+        if result not in self.results:
+            self.results.append(result)
+
+    def update(self, results: Iterable[Member]) -> None:
+        """Add several handles."""
+        for result in results:
+            self.add(result)
+
+    def remove(self, result: Member | str) -> None:
+        """Take a handle out, given itself or by its id; its task goes on.
+
+        Raises:
+            KeyError: It is not among them.
+        """
+        if not self._take_out(result):
+            raise KeyError(result)
+
+    def discard(self, result: Member | str) -> None:
+        """Take a handle out where it is among them."""
+        self._take_out(result)
+
+    def clear(self) -> None:
+        """Take all handles out."""
+        self.results.clear()
+
+    def _take_out(self, result: Member | str) -> bool:
+        wanted = result if isinstance(result, str) else result.id
+        for place, member in enumerate(self.results):
+            if member.id == wanted:
+                del self.results[place]
+                return True
+        return False
+
     # -- ending -----------------------------------------------------------------------------
 
-    def revoke(self, *, terminate: bool = False) -> None:
-        """Revoke every member that has not ended; what runs ends too with ``terminate``."""
-        self._run(self.arevoke(terminate=terminate), "arevoke")
+    def revoke(self, *, terminate: bool = False, signal: Any = None) -> None:
+        """Revoke every member that has not ended; what runs ends too with ``terminate``.
 
-    async def arevoke(self, *, terminate: bool = False) -> None:
+        ``signal``: as :meth:`AsyncResult.revoke` takes it.
+        """
+        self._run(self.arevoke(terminate=terminate, signal=signal), "arevoke")
+
+    async def arevoke(self, *, terminate: bool = False, signal: Any = None) -> None:
         """Async twin of :meth:`revoke`."""
+        check_signal(signal)
         await self._reader.arevoke([leaf.id for leaf in self._leaves()], terminate=terminate)
 
     def forget(self) -> None:
@@ -341,7 +411,7 @@ class GroupResult(Handle):
             id: The group's id.
             app: The application; None: the one made last.
         """
-        app = app or _current()
+        app = app or current_reader("GroupResult.restore")
         return app.run(cls.arestore(id, app), twin="arestore")
 
     @classmethod
@@ -354,7 +424,7 @@ class GroupResult(Handle):
         # The tuples know both kinds of handles, so they come after this module.
         from amqflow.handles.tuples import handle_from_tuple  # noqa: PLC0415
 
-        app = app or _current()
+        app = app or current_reader("GroupResult.restore")
         kept = await app.load_group(id)
         if kept is None:
             return None
@@ -399,13 +469,6 @@ def has_ended(member: Member) -> bool:
     if isinstance(member, GroupResult):
         return all(map(has_ended, member.results))
     return member.ended is not None
-
-
-def _current() -> ResultReader:
-    app: ResultReader | None = applications.current()
-    if app is None:
-        raise ConfigurationError("GroupResult.restore: make an application first, or name one")
-    return app
 
 
 class _Arrivals:

@@ -16,7 +16,7 @@ from amqflow.abc import (
 )
 from amqflow.clock import to_datetime
 from amqflow.errors import ResultTimeout, TaskFailed
-from amqflow.handles.base import Handle, seconds_to_wait
+from amqflow.handles.base import Handle, check_signal, current_reader, known_id, seconds_to_wait
 from amqflow.handles.failure import error_of
 from amqflow.handles.joining import refuse_in_task
 
@@ -41,8 +41,9 @@ class AsyncResult(Handle, Generic[R]):
     def __init__(
         self,
         id: str,  # noqa: A002 - Celery's name
-        reader: ResultReader,
+        reader: ResultReader | None = None,
         *,
+        app: ResultReader | None = None,
         task: str | None = None,
         queue: str | None = None,
         parent: Handle | None = None,
@@ -51,16 +52,21 @@ class AsyncResult(Handle, Generic[R]):
 
         Args:
             id: The task's id.
-            reader: The application.
+            reader: The application; None: the one made last.
+            app: Celery's name of it.
             task: The task's name, by which the result is validated back.
             queue: The queue it was sent to, for the error that says why nothing came.
             parent: The handle on what ran before it, in a chain or before a chord's body.
+
+        Raises:
+            ValueError: The id is None, or no text.
+            ConfigurationError: There is no application.
         """
-        self.id = id
+        self.id = known_id("AsyncResult", id)
         self.parent = parent
         self.task = task
         self.queue = queue
-        self._reader = reader
+        self._reader = reader or app or current_reader("AsyncResult")
         self._outcome: Outcome | None = None
         self._expected: Expected | None = None
 
@@ -238,6 +244,47 @@ class AsyncResult(Handle, Generic[R]):
         """Async twin of :meth:`failed`."""
         return await self.astate() == FAILURE
 
+    def exists(self) -> bool:
+        """Return whether the store knows anything of it."""
+        return self.outcome() is not None
+
+    async def aexists(self) -> bool:
+        """Async twin of :meth:`exists`."""
+        return await self.aoutcome() is not None
+
+    def maybe_throw(
+        self, propagate: bool = True, callback: Callable[[str, Any], object] | None = None
+    ) -> Any:
+        """Raise the task's exception where it has failed, else return what there is; waits not.
+
+        Args:
+            propagate: False: return the exception.
+            callback: Called with (id, value) where nothing is raised.
+        """
+        return self._thrown(self.outcome(), propagate=propagate, callback=callback)
+
+    maybe_reraise = maybe_throw
+
+    async def amaybe_throw(
+        self, propagate: bool = True, callback: Callable[[str, Any], object] | None = None
+    ) -> Any:
+        """Async twin of :meth:`maybe_throw`."""
+        return self._thrown(await self.aoutcome(), propagate=propagate, callback=callback)
+
+    def _thrown(
+        self,
+        outcome: Outcome | None,
+        *,
+        propagate: bool,
+        callback: Callable[[str, Any], object] | None,
+    ) -> Any:
+        value = self._result_of(outcome)
+        if propagate and _state_of(outcome) in PROPAGATE_STATES:
+            raise value
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
     async def aresult(self) -> Any:
         """Async twin of :attr:`result`."""
         return self._result_of(await self.aoutcome())
@@ -263,6 +310,37 @@ class AsyncResult(Handle, Generic[R]):
         """When the task ended, as an aware UTC datetime."""
         outcome = self.outcome()
         return to_datetime(outcome.date_done) if outcome and outcome.date_done else None
+
+    @property
+    def args(self) -> list[Any] | None:
+        """The positional arguments, where results are kept with their call.
+
+        They are with the setting ``result_extended``, once the task has ended.
+        """
+        told: list[Any] | None = self._told("args")
+        return told
+
+    @property
+    def kwargs(self) -> dict[str, Any] | None:
+        """The keyword arguments, where results are kept with their call."""
+        told: dict[str, Any] | None = self._told("kwargs")
+        return told
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran it, where results are kept with their call."""
+        told: str | None = self._told("worker")
+        return told
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was tried again, where results are kept with their call."""
+        told: int | None = self._told("retries")
+        return told
+
+    def _told(self, name: str) -> Any:
+        outcome = self.outcome()
+        return None if outcome is None or outcome.extended is None else outcome.extended.get(name)
 
     @property
     def ended(self) -> Outcome | None:
@@ -302,12 +380,21 @@ class AsyncResult(Handle, Generic[R]):
             node = node.parent
         return ids
 
-    def revoke(self, *, terminate: bool = False) -> None:
-        """Revoke it: what has not begun does not run; what runs ends too with ``terminate``."""
-        self._run(self.arevoke(terminate=terminate), "arevoke")
+    def revoke(self, *, terminate: bool = False, signal: Any = None) -> None:
+        """Revoke it: what has not begun does not run; what runs ends too with ``terminate``.
 
-    async def arevoke(self, *, terminate: bool = False) -> None:
+        Args:
+            terminate: End it where it runs.
+            signal: Celery's; one that ends a process (TERM, KILL) says what ``terminate`` does.
+
+        Raises:
+            ConfigurationError: It is another signal.
+        """
+        self._run(self.arevoke(terminate=terminate, signal=signal), "arevoke")
+
+    async def arevoke(self, *, terminate: bool = False, signal: Any = None) -> None:
         """Async twin of :meth:`revoke`."""
+        check_signal(signal)
         await self._reader.arevoke([self.id], terminate=terminate)
 
     @property

@@ -67,6 +67,8 @@ def compose(
         priority=priority,
         timestamp=now,
     )
+    if call.stamps:
+        message.stamps, message.stamped_headers = dict(call.stamps), list(call.stamps)
     if call.headers:
         message.extra.update(call.headers)
         # Headers of the protocol's own that a caller, or a task's parent, may give.

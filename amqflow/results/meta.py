@@ -23,7 +23,7 @@ from amqflow.abc import (
     Outcome,
 )
 from amqflow.clock import to_seconds
-from amqflow.errors import StoreError, Undecodable
+from amqflow.errors import EncodeError, StoreError, Undecodable
 from amqflow.protocol.codec import dumps, loads
 from amqflow.protocol.limits import DEFAULT_LIMITS
 from amqflow.results.exceptions import (
@@ -35,12 +35,17 @@ from amqflow.results.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from amqflow.abc import Child
 
 #: States whose ``result`` is an exception (Celery's EXCEPTION_STATES).
 EXCEPTION_STATES: Final = frozenset({RETRY, FAILURE, REVOKED})
 #: What ``finish`` takes; everything else is shown by ``set_state``.
 OUTCOME_STATES: Final = TERMINAL_STATES | {RETRY}
+
+#: What ``result_extended`` adds, by Celery's names.
+EXTENDED: Final = ("name", "args", "kwargs", "worker", "retries", "queue")
 
 #: Levels of nesting in what is read: a result's own, and the object it lies in.
 _DEEPEST: Final = DEFAULT_LIMITS.max_depth + 1
@@ -68,11 +73,13 @@ def encode_meta(outcome: Outcome) -> bytes:
         place = f', "group_id": {quoted(outcome.group_id)}'
     if outcome.parent_id:
         place = f'{place}, "parent_id": {quoted(outcome.parent_id)}'
-    return b'{"status": %b, "result": %b%b' % (
+    more = b"" if outcome.extended is None else _written_call(outcome.extended)
+    return b'{"status": %b, "result": %b%b%b' % (
         quoted(state).encode(),
         result,
         f', "traceback": {trace}, "children": [{children}], "date_done": {done}{place}, '
-        f'"task_id": {quoted(outcome.id)}}}'.encode(),
+        f'"task_id": {quoted(outcome.id)}'.encode(),
+        more + b"}",
     )
 
 
@@ -126,6 +133,7 @@ def _outcome(meta: dict[str, Any], task_id: str) -> Outcome:
         group_id=_text(meta.get("group_id")),
         date_done=_seconds(meta.get("date_done")),
         reason=exception.text if exception is not None and state == REVOKED else None,
+        extended={key: meta[key] for key in EXTENDED if key in meta} if "args" in meta else None,
     )
 
 
@@ -200,6 +208,19 @@ def _seconds(text: Any) -> float | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _written_call(extended: Mapping[str, Any]) -> bytes:
+    """Return what ``result_extended`` adds, each part as text where JSON cannot hold it."""
+    parts = []
+    for key in EXTENDED:
+        value = extended.get(key)
+        try:
+            written = dumps(value, root=key)
+        except EncodeError:
+            written = dumps(repr(value))
+        parts.append(b', "%b": %b' % (key.encode(), written))
+    return b"".join(parts)
 
 
 def _written_child(child: Child) -> str:

@@ -133,8 +133,15 @@ class Waiting:
         expected = self._expected.pop(task_id, None)
         if expected is not None:
             expected.give(outcome)
-            if task_id not in self._waiters and task_id in self._subscribed:
-                self._idle[task_id] = None
+            if task_id not in self._waiters:
+                self._rests(task_id)
+
+    def _rests(self, task_id: str) -> None:
+        """Leave the channel of an id that nobody waits for, with others."""
+        if task_id in self._subscribed:
+            self._idle[task_id] = None
+            if len(self._idle) >= _IDLE:
+                self._changed.set()
 
     async def close(self) -> None:
         """Stop, and tell every waiter."""
@@ -180,10 +187,8 @@ class Waiting:
         del self._waiters[task_id]
         if task_id in self._joining:
             del self._joining[task_id]
-        elif task_id in self._subscribed and task_id not in self._expected:
-            self._idle[task_id] = None
-            if len(self._idle) >= _IDLE:
-                self._changed.set()
+        elif task_id not in self._expected:
+            self._rests(task_id)
 
     # -- the connection --------------------------------------------------------------------
 

@@ -33,6 +33,10 @@ class Request:
     #: How often ``self.replace`` has put another task in this one's place.
     replaced_task_nesting: int = 0
     headers: Mapping[str, Any] | None = None
+    #: Marks by which it is known, and revoked (``sig.stamp``): name and value, or values.
+    stamps: Mapping[str, Any] = {}
+    #: The names of the stamps; None without one.
+    stamped_headers: Sequence[str] | None = None
     #: exchange, routing_key, priority, redelivered, queue.
     delivery_info: Mapping[str, Any] | None = None
     properties: Mapping[str, Any] | None = None

@@ -84,6 +84,8 @@ class EagerRun:
             parent_id=call.parent_id,
             retries=self._retries,
             headers=call.headers,
+            stamps=call.stamps or {},
+            stamped_headers=list(call.stamps) if call.stamps else None,
             group=call.group,
             group_index=call.group_index,
             callbacks=call.callbacks,

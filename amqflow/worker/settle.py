@@ -11,7 +11,7 @@ import contextlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amqflow.abc import FAILURE, RETRY, REVOKED, SUCCESS, DeadReason, ExceptionInfo, Finish, Outcome
 from amqflow.backoff import Backoff
@@ -205,7 +205,7 @@ class Settler:
         if store is None:
             return
         try:
-            finished = await store.finish([_finish_of(job) for job in jobs])
+            finished = await store.finish([_finish_of(job, self._desk) for job in jobs])
         except EncodeError as error:
             if len(jobs) == 1:
                 await self._unencodable(jobs[0], error)
@@ -307,7 +307,7 @@ class Settler:
                     return
                 await asyncio.sleep(backoff.next())
                 try:
-                    self._answered([job], await store.finish([_finish_of(job)]))
+                    self._answered([job], await store.finish([_finish_of(job, self._desk)]))
                 except StoreConflict as error:
                     self._no_room(job, error)
                 except StoreError:
@@ -644,12 +644,27 @@ def _received(delivery: Delivery) -> Received:
     return Received(delivery.envelope, delivery.exchange, delivery.routing_key)
 
 
-def _finish_of(job: Job) -> Finish:
+def _finish_of(job: Job, desk: Desk) -> Finish:
     outcome = job.outcome
     if outcome is None:  # pragma: no cover - settle() is called with an outcome
         message = "a job was settled without an outcome"
         raise RuntimeError(message)
+    if desk.extended:
+        outcome = replace(outcome, extended=_extended(job, desk.worker))
     return Finish(outcome, job.fence, job.message.reply_to, job.message.correlation_id)
+
+
+def _extended(job: Job, worker: str) -> dict[str, Any]:
+    """Return what a result says of its call with ``result_extended``, by Celery's names."""
+    message = job.message
+    return {
+        "name": message.task,
+        "args": message.args,
+        "kwargs": message.kwargs,
+        "worker": worker,
+        "retries": message.retries,
+        "queue": message.original_routing_key or job.delivery.routing_key,
+    }
 
 
 TERMINAL_LOGS = {SUCCESS: "succeeded", FAILURE: "failed", REVOKED: "revoked", RETRY: "retrying"}

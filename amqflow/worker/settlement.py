@@ -65,6 +65,8 @@ class Desk:
     #: Bytes of the largest body that a message may carry itself.
     max_body: int
     unfolder: Unfolder
+    #: Results are kept with the call they are of (the setting ``result_extended``).
+    extended: bool = False
 
     def settlement(
         self, outcome: Outcome, message: TaskMessage, received: Received, lane: Lane

@@ -210,6 +210,7 @@ class Worker:
             server.frame_max,
             self._settings.max_message_size,
             runtime.unfolder,
+            self._settings.result_extended,
         )
         self._settler = Settler(
             store=store,
@@ -657,6 +658,8 @@ class Worker:
             retries=message.retries,
             replaced_task_nesting=message.replaced_task_nesting,
             headers=message.extra,
+            stamps=message.stamps or {},
+            stamped_headers=message.stamped_headers,
             delivery_info={
                 "exchange": message.original_exchange or delivery.exchange,
                 "routing_key": message.original_routing_key or delivery.routing_key,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from amqflow.canvas.call import link_dicts
 from amqflow.canvas.node import read_fields
+from amqflow.canvas.stamps import merged, stamp_options
 from amqflow.errors import ConfigurationError
 from amqflow.protocol.ids import derived_id, new_id
 
@@ -89,7 +90,7 @@ def freeze(
         ConfigurationError: Something in it is no signature.
     """
     task, args, kwargs, options = read_fields(step)
-    options = {**options, **(common or {})}
+    options = merged(options, common or {})
     options.update({key: value for key, value in (result or {}).items() if value is not None})
     made = {
         "task": task,
@@ -113,7 +114,7 @@ def freeze(
 
 
 def _chain(made: dict[str, Any], ids: Ids) -> None:
-    """Put a chain's links at its last step, its errbacks at each, the rest at the first."""
+    """Put a chain's links at its last step, errbacks and stamps at each, the rest at the first."""
     options = made["options"]
     steps = _nodes(made, "tasks")
     if not steps:
@@ -125,7 +126,7 @@ def _chain(made: dict[str, Any], ids: Ids) -> None:
             one,
             ids,
             result=_chosen(options) if place == last else None,
-            common=_passed_on(options) if place == 0 else None,
+            common=_passed_on(options) if place == 0 else stamp_options(options),
             links=_list(options, "link") if place == last else (),
             errbacks=_list(options, "link_error"),
             immutable=made["immutable"] and place == 0,
@@ -168,7 +169,7 @@ def freeze_lazily(
     else:
         common, own, group_id = {}, step, frozen["options"]["task_id"]
         immutable = bool(step.get("immutable"))
-    common = {**_passed_on(own["options"]), **common}
+    common = merged(_passed_on(own["options"]), common)
     return frozen, frozen_members(members, group_id, ids, common, immutable=immutable)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from amqflow.canvas.stamps import STAMPS, merged
 from amqflow.workflow.completion import place_after, steps_after
 from amqflow.workflow.freeze import DerivedIds, freeze
 
@@ -25,7 +26,8 @@ def replacing(message: TaskMessage, step: Step, unfolder: Unfolder) -> Launch:
     """Return what starts the signature that takes a task's place.
 
     What gives its result gets the task's id; the task's links and errbacks are added to its own,
-    the rest of the chain follows it, and it counts in the chord where the task did.
+    its stamps to all in it; the rest of the chain follows it, and it counts in the chord where
+    the task did.
 
     Args:
         message: The task's.
@@ -36,7 +38,7 @@ def replacing(message: TaskMessage, step: Step, unfolder: Unfolder) -> Launch:
         ConfigurationError, TypeError, ValueError: It is no signature.
     """
     frozen = freeze(
-        step,
+        _stamped(step, message),
         DerivedIds(message.id, f"replace.{message.attempt}"),
         result={
             "task_id": message.id,
@@ -49,3 +51,11 @@ def replacing(message: TaskMessage, step: Step, unfolder: Unfolder) -> Launch:
     )
     place = place_after(message, unfolder, steps_after(message))
     return unfolder.unfold(frozen, replace(place, parent_id=message.parent_id))
+
+
+def _stamped(step: Step, message: TaskMessage) -> Step:
+    """Return the signature with the task's stamps: what is revoked by one means its work."""
+    if not message.stamps:
+        return step
+    options = merged(step.get("options") or {}, {STAMPS: message.stamps})
+    return {**step, "options": options}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from amqflow.canvas import Chain, Chord, Group, build_call
+from amqflow.canvas.stamps import merged
 from amqflow.handles import AsyncResult, GroupResult
 from amqflow.workflow.freeze import freeze, freeze_lazily, fresh_ids, kind_of
 from amqflow.workflow.stores import no_chords
@@ -53,14 +54,14 @@ def sending(
         TypeError, ValueError, ConfigurationError: An option is wrong, or the result backend
             cannot count the members.
     """
-    build_call(node.task, None, None, {**node.options, **options})
+    build_call(node.task, None, None, merged(node.options, options))
     if not unfolder.store and (what := counted(node)) is not None:
         raise no_chords(unfolder.backend, what)
     place = replace(place, joined=not isinstance(node, Group))
     lazy = _lazy(node)
     if lazy is None:
         step = node.to_dict()
-        frozen = freeze({**step, "options": {**step["options"], **options}}, fresh_ids)
+        frozen = freeze({**step, "options": merged(step["options"], options)}, fresh_ids)
         launch = unfolder.unfold(frozen, place, args, kwargs)
         return Sending(iter([launch]), handle_of(frozen, reader))
     frozen, members = freeze_lazily(
@@ -118,7 +119,7 @@ def _bare(node: Node[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": node.task,
         "args": [],
-        "options": {**node.options, **options},
+        "options": merged(node.options, options),
         "subtask_type": node.subtask_type,
         "immutable": node.immutable,
     }

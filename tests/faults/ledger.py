@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 from collections import Counter
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from tests.servers.command import Command
 from tests.servers.wait import until
 
 ROOT = Path(__file__).parents[2]
+#: What a publish says whose time is over while the broker blocks publishers.
+BLOCKED = "has blocked publishers (memory or disk alarm)"
 
 
 @dataclass
@@ -112,6 +114,46 @@ async def consumed(app, queue="default", by=1):
         return counts.consumers >= by
 
     await until(ready, deadline=40)
+
+
+@asynccontextmanager
+async def blocked(broker, alarm="memory"):
+    """Have the broker block those who publish, by an alarm for memory or disk."""
+
+    async def ctl(*arguments):
+        return (await asyncio.to_thread(broker.ctl, *arguments)).strip()
+
+    if alarm == "disk":
+        command, raised, cleared = "set_disk_free_limit", "1000000GB", "50MB"
+    else:
+        command, raised = "set_vm_memory_high_watermark", "0.000001"
+        mark = await ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().")
+        cleared = mark if mark.replace(".", "").isdigit() else "0.4"
+    await ctl(command, raised)
+    try:
+        yield
+    finally:
+        await ctl(command, cleared)
+
+
+async def supervised(app, workers, done, queue, *options):
+    """Start a worker of a queue again whenever it dies, as a supervisor does.
+
+    Ends when ``done`` says so and those left consume; returns how often one died.
+    """
+    options = ("-Q", queue, *options)
+    workers.start(*options)
+    died = 0
+    while not await done():
+        for process in workers.ended():
+            assert process.returncode == -9, workers.logs()
+            died += 1
+            workers.start(*options)
+        await asyncio.sleep(0.05)
+    died += len(workers.ended())
+    if len(workers):
+        await consumed(app, queue, by=len(workers))
+    return died
 
 
 async def produce(app, task, count, balance, ids):

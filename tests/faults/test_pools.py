@@ -1,21 +1,27 @@
 """The faults of a broker, a message and a signal, met by a worker of each pool, with the ledger.
 
-Every confirmed id ends once, whatever the pool. A kill of a worker of processes is in `make test`,
-everything else is with `make faults`.
+Every confirmed id ends once, whatever the pool. A kill of a worker of processes, of one of its
+children, and a task that always kills its child are in `make test`, everything else is with
+`make faults`.
 """
 
 import asyncio
+import os
 import pickle
 import signal
 import zlib
+from pathlib import Path
 
 import pytest
 
+from amqflow import PublishTimeout
 from amqflow.protocol import Envelope, Limits, new_id
 from amqflow.provision import apply
+from amqflow.settings import Settings
 from amqflow.topology import BrokerFacts
+from amqflow.worker.returns import SUSPECT_AFTER
 from tests.faults.conftest import staged
-from tests.faults.ledger import consumed
+from tests.faults.ledger import BLOCKED, blocked, consumed, supervised
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
@@ -95,6 +101,50 @@ async def test_killed_after_the_effect_it_is_applied_once(stage, pool):
     await started(stage, pool, 1)
     balance = await balanced(stage)
     assert balance.runs[payment, "0"] == 2
+
+
+async def test_a_killed_pool_child_costs_the_one_task_it_ran(stage):
+    """Fault 3."""
+    (worker,) = await started(stage, "processes", 1)
+    held = await stage.account.send("hit.hold") + await stage.account.send("hit.ahold")
+    await until(lambda: all(map(stage.account.runs_of, held)), deadline=40)
+    waiting = await stage.account.send("hit.plain", count=20)
+    listed = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    child, *_ = (await asyncio.to_thread(listed.read_text)).split()
+    os.kill(int(child), signal.SIGKILL)
+    await until(lambda: stage.account.runs().total() > len(held), deadline=40)
+    stage.go()
+    balance = await balanced(stage, repeated=1)
+    assert {task_id for (task_id, _), count in balance.runs.items() if count > 1} < {*held}
+    assert {balance.runs[task_id, "0"] for task_id in waiting} == {1}
+    assert worker.poll() is None
+    assert stage.workers.logs().count("a pool child died in the middle of a task") == 1
+
+
+@pytest.mark.parametrize("pool", pools("processes"))
+async def test_a_task_that_always_kills_its_process_is_parked_and_its_neighbours_complete(
+    stage, pool
+):
+    """Fault 4; where the process is a pool child, its worker lives."""
+    account = stage.account
+    innocent = await account.send("hit.innocent", count=6, queue="quorum")
+    (killer,) = await account.send("hit.die", queue="quorum")
+    innocent += await account.send("hit.innocent", count=6, queue="quorum")
+
+    async def parked():
+        return await account.ready("quorum.dead") > 0
+
+    options = ("-P", pool, "-c", SLOTS[pool], "--prefetch-multiplier", "16")
+    died = await supervised(stage.app, stage.workers, parked, "quorum", *options)
+    balance = await account.balance(dead=["quorum"], deadline=60)
+    assert balance.states == {**dict.fromkeys(innocent, "SUCCESS"), killer: "FAILURE"}
+    assert set(balance.letters) == {killer}
+    (letter,) = balance.letters[killer]
+    runs = SUSPECT_AFTER + Settings().poison_limit
+    assert (letter.reason, letter.attempts) == ("poison", runs)
+    assert f"{runs} times" in letter.exception_message
+    assert balance.runs[killer, "0"] == runs
+    assert died == (0 if pool == "processes" else runs)
 
 
 @pytest.mark.parametrize("pool", pools())
@@ -197,25 +247,35 @@ async def test_the_broker_goes_and_comes_back_under_load(hit, pool, how):
 @pytest.mark.parametrize("pool", pools())
 async def test_a_blocked_broker_holds_publishes_and_consuming_goes_on(hit, pool):
     """Fault 14."""
-    await started(hit, pool)
-    await hit.account.send("hit.plain", count=5)
-    await balanced(hit)
-    mark = (
-        await asyncio.to_thread(
-            hit.broker.ctl, "eval", "vm_memory_monitor:get_vm_memory_high_watermark()."
-        )
-    ).strip()
-    await asyncio.to_thread(hit.broker.ctl, "set_vm_memory_high_watermark", "0.000001")
-    sending = asyncio.create_task(hit.account.send("hit.again", count=5, timeout=60))
-    await asyncio.sleep(1)  # the publishes are to be held meanwhile
-    assert not sending.done()
-    await asyncio.to_thread(
-        hit.broker.ctl,
-        "set_vm_memory_high_watermark",
-        mark if mark.replace(".", "").isdigit() else "0.4",
-    )
+    await started(hit, pool, 1, "--prefetch-multiplier", "1")
+    account = hit.account
+    before = await account.send("hit.hold", count=int(SLOTS[pool]))
+    await until(lambda: all(map(account.runs_of, before)), deadline=40)
+    before += await account.send("hit.plain", count=40)
+    before += await account.send("hit.aplain", count=40)
+    assert await account.ready() > 0
+    async with blocked(hit.broker):
+        assert BLOCKED in await until(lambda: refused(hit), deadline=60)
+        sending = asyncio.create_task(account.send("hit.again", count=5, timeout=120))
+        hit.go()
+
+        async def consumed_all():
+            return await account.states() == dict.fromkeys(before, "SUCCESS")
+
+        await until(consumed_all, deadline=60)  # sent before, fetched and acked now
+        assert BLOCKED in await refused(hit), "still"
+        assert not sending.done()
     await sending
     await balanced(hit)
+
+
+async def refused(hit):
+    """Return what a publish says that is held until its time is over; "" where none is."""
+    try:
+        await hit.app.asend_task("hit.plain", timeout=1.0)
+    except PublishTimeout as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("pool", pools())

@@ -9,7 +9,7 @@ import pytest
 from amqflow import AmqFlow
 from amqflow.settings import Settings
 from amqflow.worker.returns import SUSPECT_AFTER
-from tests.faults.ledger import consumed
+from tests.faults.ledger import consumed, supervised
 from tests.servers.wait import until
 
 pytestmark = pytest.mark.faults
@@ -78,26 +78,6 @@ async def test_killed_between_store_and_ack_the_redelivery_does_the_rest_without
     account.confirmed.append(link)
     balance = await account.balance()
     assert balance.runs == {(parent, "0"): 1, (link, "0"): 1}
-
-
-async def supervised(app, workers, done, queue, *options):
-    """Start a worker of a queue again whenever it dies, as a supervisor does.
-
-    Ends when ``done`` says so and those left consume; returns how often one died.
-    """
-    options = ("-Q", queue, *options)
-    workers.start(*options)
-    died = 0
-    while not await done():
-        for process in workers.ended():
-            assert process.returncode == -9, workers.logs()
-            died += 1
-            workers.start(*options)
-        await asyncio.sleep(0.05)
-    died += len(workers.ended())
-    if len(workers):
-        await consumed(app, queue, by=len(workers))
-    return died
 
 
 @pytest.mark.parametrize(

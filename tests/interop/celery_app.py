@@ -26,6 +26,12 @@ def echo(self, value, **named):
     return [value, named, self.request.root_id == self.request.id]
 
 
+@app.task(name="celery.stamps", bind=True)
+def stamps(self, *before):
+    """Return what it is stamped with, and what the steps before it were."""
+    return [*(before[0] if before else ()), self.request.stamps]
+
+
 @app.task(name="celery.spread")
 def spread(numbers):
     """Send a task and a group, which become this one's children."""

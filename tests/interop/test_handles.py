@@ -8,6 +8,7 @@ import sys
 from contextlib import asynccontextmanager
 
 import pytest
+from celery import Celery
 
 from amqflow import AmqFlow, GroupResult, chain, chord, group
 from amqflow.errors import Unroutable
@@ -157,3 +158,69 @@ async def test_a_celery_worker_runs_the_steps_of_our_chain(app):
         result = await chain(add(1, 1), add(10), add(100)).aapply_async()
         assert await result.aget(timeout=GET) == 112
         assert await result.parent.aget(timeout=GET) == 12
+
+
+async def test_stamps_travel_to_celery_workers_and_back(app):
+    @app.task(name="ours.stamps", bind=True, queue="default")
+    def ours(self, *before):
+        return [*(before[0] if before else ()), self.request.stamps]
+
+    def theirs():
+        return app.signature("celery.stamps", queue="celery-side")
+
+    async with celery_worker(app), Bench(app).working():
+        steps = chain(ours.s(), theirs(), theirs())
+        result = await steps.stamp(tenant="acme", job=[1, 2]).aapply_async()
+        assert await result.aget(timeout=GET) == [{"tenant": "acme", "job": [1, 2]}] * 3
+
+
+STAMPED = """
+import os
+from celery import Celery, chain
+from kombu import Exchange, Queue
+app = Celery("p", broker=os.environ["AMQFLOW_BROKER"], backend=os.environ["AMQFLOW_BACKEND"])
+# The queue is ours: Celery does not declare it.
+ours = Queue("default", Exchange(""), routing_key="default", no_declare=True)
+app.conf.update(task_queues=[ours], task_default_queue="default")
+steps = chain(*(app.signature("ours.stamps") for _ in range(3)))
+steps.stamp(tenant="acme")
+print(steps.apply_async().get(timeout=60))
+"""
+
+
+async def test_a_celery_callers_stamps_reach_every_step_here(app):
+    @app.task(name="ours.stamps", bind=True)
+    def ours(self, *before):
+        return [*(before[0] if before else ()), [self.request.stamps, self.request.stamped_headers]]
+
+    async with Bench(app).working():
+        caller = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", STAMPED, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        )
+        async with asyncio.timeout(90):
+            output, _ = await caller.communicate()
+    assert output.decode().strip() == str([[{"tenant": "acme"}, ["tenant"]]] * 3)
+
+
+async def test_results_kept_with_their_call_are_read_by_celery_and_from_it(amqp_url, redis_url):
+    app = AmqFlow("interop", broker=amqp_url, backend=redis_url, result_extended=True)
+
+    @app.task(name="ours.again", bind=True, max_retries=1)
+    def again(self, value, *, named):
+        if not self.request.retries:
+            raise self.retry(countdown=0)
+        return value
+
+    try:
+        async with Bench(app).working():
+            sent = await again.aapply_async((1,), {"named": [2]})
+            assert await sent.aget(timeout=GET) == 1
+        read = Celery("reader", backend=redis_url, set_as_current=False).AsyncResult(sent.id)
+        ours = app.AsyncResult(sent.id)
+        await ours.aoutcome()
+        for result in (read, ours):
+            assert (result.args, result.kwargs, result.retries) == ([1], {"named": [2]}, 1)
+            assert result.worker
+        assert (read.name, read.queue) == ("ours.again", "default")
+    finally:
+        await app.aclose()

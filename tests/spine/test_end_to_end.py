@@ -9,6 +9,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
+import redis
 
 from amqflow import (
     AmqFlow,
@@ -479,16 +480,56 @@ async def test_without_a_backend_a_result_cannot_be_asked_for(amqp_url):
     await app.aclose()
 
 
-@pytest.mark.slow
-async def test_ten_thousand_results_through_one_connection(bench):
+async def test_waiting_for_a_forgotten_id_times_out_and_says_where_things_are(bench):
     @bench.app.task
     async def echo(x):
         return x
 
-    async with bench.working(slots=8, multiplier=16):
-        results = await asyncio.gather(*(echo.adelay(i) for i in range(2000)))
-        values = await asyncio.gather(*(result.aget(timeout=30) for result in results))
-    assert values == list(range(2000))
+    async with bench.working():
+        result = await echo.adelay(1)
+        assert await result.aget(timeout=30) == 1
+        await result.aforget()
+        assert await result.astate() == "PENDING"
+        with pytest.raises(ResultTimeout, match=r"queue default: 0 ready, \d consumers"):
+            await result.aget(timeout=0.5)
+        nowhere = "in no queue known here, and the store knows nothing of it"
+        with pytest.raises(ResultTimeout, match=f"within 0.5 s: it is {nowhere}"):
+            await bench.app.AsyncResult(result.id).aget(timeout=0.5)
+        blocking = bench.app.AsyncResult(result.id)
+        with pytest.raises(ResultTimeout, match=nowhere):
+            await asyncio.to_thread(blocking.get, timeout=0.5)
+
+
+@pytest.mark.slow
+async def test_ten_thousand_results_awaited_at_once_come_through_one_connection(bench, redis_url):
+    go = asyncio.Event()
+
+    @bench.app.task
+    async def echo(x):
+        await go.wait()
+        return x
+
+    def subscribed():
+        """Return how many channels each connection to this database has subscribed to."""
+        number = str(client.get_connection_kwargs()["db"])
+        connections = client.client_list(_type="pubsub")
+        return sorted(int(one["sub"]) for one in connections if one["db"] == number)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        async with bench.working(slots=8, multiplier=16):
+            await until(subscribed, deadline=30)
+            before = subscribed()  # the worker hears of revocations
+            results = []
+            for start in range(0, 10_000, 500):
+                sending = (echo.aapply_async((n,), timeout=60) for n in range(start, start + 500))
+                results += await asyncio.gather(*sending)
+            waiting = [asyncio.create_task(result.aget(timeout=120)) for result in results]
+            try:
+                await until(lambda: sum(subscribed()) >= 10_000, deadline=60)
+                assert subscribed() == [*before, 10_000]
+            finally:
+                go.set()
+            assert await asyncio.gather(*waiting) == list(range(10_000))
 
 
 async def test_stopping_hands_back_what_has_not_started(bench, runs):

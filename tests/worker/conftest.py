@@ -16,12 +16,17 @@ from tests.servers.wait import until_sync
 
 ROOT = Path(__file__).parents[2]
 
-#: What each pool declares (the pools' own `capabilities`, checked in test_pools.py).
+_THREADS = PoolCapabilities(parallel=True, kills=False, isolates=False, interrupts=False)
+_LOOP = PoolCapabilities(parallel=True, kills=True, isolates=False, interrupts=True)
+_CHILDREN = PoolCapabilities(parallel=True, kills=True, isolates=True, interrupts=True)
+_SOLO = PoolCapabilities(parallel=False, kills=False, isolates=False, interrupts=True)
+#: What each pool can do with ``def`` tasks, and with ``async def`` ones where another pool runs
+#: those; test_conformance.py compares it with what the pools say, and with what they do.
 DECLARED = {
-    "asyncio": PoolCapabilities(parallel=True, kills=False, isolates=False, interrupts=False),
-    "threads": PoolCapabilities(parallel=True, kills=False, isolates=False, interrupts=False),
-    "processes": PoolCapabilities(parallel=True, kills=True, isolates=True, interrupts=True),
-    "solo": PoolCapabilities(parallel=False, kills=False, isolates=False, interrupts=True),
+    "asyncio": (_THREADS, _LOOP),
+    "threads": (_THREADS, _THREADS),
+    "processes": (_CHILDREN, _CHILDREN),
+    "solo": (_SOLO, _SOLO),
 }
 
 
@@ -30,7 +35,7 @@ class Stage:
 
     def __init__(self, pool, folder, broker, store, *options, app="tests.worker.pool_app"):
         self.pool, self.folder = pool, folder
-        self.can = DECLARED[pool]
+        self.can, self.acan = DECLARED[pool]
         self._options, self._app = options, app
         self._environment = {
             **os.environ,

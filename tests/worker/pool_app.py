@@ -263,6 +263,51 @@ def swallows() -> None:
             time.sleep(0.01)
 
 
+@app.task(name="meets")
+def meets(me: str, other: str, patience: float) -> bool:
+    """Say whether the other one runs at the same time."""
+    if (FOLDER / f"{other}.left").exists():
+        return False
+    (FOLDER / f"{me}.here").touch()
+    end = time.monotonic() + patience
+    while not (met := (FOLDER / f"{other}.here").exists()) and time.monotonic() < end:
+        time.sleep(0.01)
+    (FOLDER / f"{me}.left").touch()
+    return met
+
+
+@app.task(name="dozes")
+def dozes(name: str, seconds: float) -> None:
+    """Wait in one system call, and tell when the soft limit was seen."""
+    note(name, time.time())
+    try:
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        note(f"{name}.soft", time.time())
+        raise
+
+
+@app.task(name="outlives")
+def outlives(name: str) -> None:
+    """Heed no limit, and tell of having outlived it."""
+    note(name, os.getpid())
+    while not (FOLDER / f"{name}.go").exists():
+        time.sleep(0.01)
+    note(f"{name}.outlived", os.getpid())
+
+
+@app.task(name="aoutlives")
+async def aoutlives(name: str) -> None:
+    note(name, os.getpid())
+    try:
+        while not (FOLDER / f"{name}.go").exists():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        note(f"{name}.outlived", os.getpid())
+    finally:
+        note(f"{name}.ended", os.getpid())
+
+
 @app.task(name="exits")
 def exits() -> None:
     sys.exit(3)
@@ -369,6 +414,13 @@ async def ahandler_raises() -> str:
     await asyncio.sleep(0.3)
     signal.signal(signal.SIGALRM, before)
     return "ended"
+
+
+@app.task(name="takes_signal")
+def takes_signal(handler: str) -> int:
+    """Take the signal that soft limits come by, for good."""
+    signal.signal(signal.SIGUSR1, (lambda *_: None) if handler == "own" else signal.SIG_IGN)
+    return os.getpid()
 
 
 @app.task(name="counted")

@@ -1,9 +1,15 @@
 """What every pool does alike, each in a worker process of its own; what it cannot, it declares."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from amqflow import TaskFailed, chain, chord, group
+from amqflow.worker.pools import Hooks, MainThread, make_pools
+from amqflow.worker.pools.solo import SoloPool
 from tests.servers.wait import until_sync
+from tests.worker.conftest import DECLARED
 
 
 def failure(result):
@@ -17,6 +23,100 @@ def failure(result):
     )
 
 
+def alive(pid):
+    """Say whether a process lives; one that waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+# -- what a pool declares ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*DECLARED, "auto"])
+async def test_pools_declare_what_this_suite_holds_them_to(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("POOL_FOLDER", str(tmp_path))
+    from tests.worker.pool_app import app
+
+    verbs = ("ended", "take", "again", "admit", "began", "concluded", "around")
+    pools = make_pools(name, Hooks(**dict.fromkeys(verbs)), 2, app, main=MainThread())
+    said = (pools.functions.capabilities, pools.coroutines.capabilities)
+    assert said == DECLARED["asyncio" if name == "auto" else name]
+
+
+async def test_solo_without_the_main_thread_wakes_nobody():
+    pool = SoloPool(None, None, close_loop=None)
+    assert pool.capabilities == replace(DECLARED["solo"][0], interrupts=False)
+
+
+def test_parallel_pools_run_several_functions_at_once_and_others_do_not(worker):
+    patience = 30.0 if worker.can.parallel else 0.5
+    one = worker.send("meets", "one", "other", patience)
+    other = worker.send("meets", "other", "one", patience)
+    assert [one.get(timeout=60), other.get(timeout=60)] == [worker.can.parallel] * 2
+
+
+@pytest.mark.parametrize("task", ["outlives", "aoutlives"])
+def test_what_does_not_heed_its_hard_limit_is_dead_where_the_pool_kills(worker, task):
+    kills = (worker.acan if task == "aoutlives" else worker.can).kills
+    result = worker.send(task, task, time_limit=0.5)
+    assert failure(result) == "TimeLimitExceeded"
+    (pid,) = map(int, worker.lines(task))
+    if not kills:
+        assert alive(pid)
+        (worker.folder / f"{task}.go").touch()
+        worker.wait_lines(f"{task}.outlived")
+        until_sync(lambda: ended_at_last(worker, result.id), deadline=30)
+        return
+    if pid != worker.process.pid:
+        until_sync(lambda: not alive(pid), deadline=30)
+    else:
+        worker.wait_lines(f"{task}.ended")
+    (worker.folder / f"{task}.go").touch()
+    assert worker.get("add", 1, 1) == 2
+    assert worker.lines(f"{task}.outlived") == []
+
+
+def ended_at_last(worker, task_id):
+    """Say whether an abandoned thread was said to have ended."""
+    return any(
+        "an abandoned thread has ended at last" in line and task_id in line
+        for line in worker.log().splitlines()
+    )
+
+
+@pytest.mark.parametrize("task", ["hold", "ahold"])
+def test_a_running_task_that_is_revoked_is_ended_and_its_slot_is_free(worker, task):
+    name = f"revoked-{task}"
+    (worker.folder / "go").unlink(missing_ok=True)
+    held = worker.send(task, name)
+    (pid,) = map(int, worker.wait_lines(f"{name}.held"))
+    worker.caller.control.revoke(held.id, terminate=True)
+    assert failure(held) == "TaskRevoked"
+    assert (held.state, held.ready(), held.failed()) == ("REVOKED", True, False)
+    # At once: the task has not been told to go on.
+    assert [worker.get("add", n, 0) for n in range(4)] == list(range(4))
+    if worker.can.isolates:
+        until_sync(lambda: not alive(pid), deadline=30)
+    until_sync(lambda: "terminated" in worker.log(), deadline=30)
+    abandoned = [
+        line
+        for line in worker.log().splitlines()
+        if "its thread cannot be killed and is abandoned" in line and held.id in line
+    ]
+    in_thread = not (worker.acan if task == "ahold" else worker.can).kills
+    assert len(abandoned) == in_thread
+    (worker.folder / "go").touch()
+    if in_thread:
+        until_sync(lambda: ended_at_last(worker, held.id), deadline=30)
+    assert held.state == "REVOKED", "whatever it returned"
+    assert worker.get("add", 1, 1) == 2
+
+
+# -- what they do alike -----------------------------------------------------------------------
+
+
 def test_functions_and_coroutines_run_in_every_pool(worker):
     assert worker.get("add", 2, 3) == 5
     assert worker.get("aadd", 2, 3) == 5
@@ -27,8 +127,9 @@ def test_many_tasks_each_come_back_with_their_own_result(worker):
     assert [call.get(timeout=30) for call in calls] == [n + 1000 for n in range(60)]
 
 
-def test_only_isolated_tasks_run_in_another_process(worker):
-    pid = worker.get("pid")
+@pytest.mark.parametrize("task", ["pid", "ahooked"])
+def test_only_isolated_tasks_run_in_another_process(worker, task):
+    pid = worker.get(task)
     assert (pid != worker.process.pid) == worker.can.isolates
     if worker.can.isolates:
         assert pid in worker.children()
@@ -158,10 +259,12 @@ def test_a_soft_limit_fails_the_task_and_shows_where_it_was(worker, task):
 
 
 def test_a_soft_limit_wakes_a_task_that_waits_where_the_pool_can(worker):
-    if not worker.can.interrupts:
-        pytest.skip("a thread in a system call sees its limit when the call returns, by design")
-    result = worker.send("late", "woken", soft_time_limit=0.3)
+    """A thread in a system call sees its limit when the call returns."""
+    seconds = 60.0 if worker.can.interrupts else 1.0
+    result = worker.send("dozes", "woken", seconds, soft_time_limit=0.3)
     assert failure(result) == "SoftTimeLimitExceeded"
+    (began,), (seen,) = worker.lines("woken"), worker.lines("woken.soft")
+    assert (float(seen) - float(began) < seconds - 0.1) == worker.can.interrupts
 
 
 @pytest.mark.parametrize("task", ["late", "alate"])

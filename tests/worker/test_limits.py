@@ -67,6 +67,27 @@ async def test_the_workers_limits_are_for_tasks_without_their_own(bench):
     assert seen == {"own": (50, 40), "none": (5, 20)}
 
 
+async def test_a_worker_that_starts_says_which_limits_are_above_the_consumer_timeout(bench, caplog):
+    bench.app.task(name="long", time_limit=7200)(lambda: None)
+    bench.app.task(name="short", time_limit=10)(lambda: None)
+    bench.app.task(name="none")(lambda: None)
+
+    async def said(**settings):
+        bench.app.conf.update(**settings)
+        caplog.clear()
+        with caplog.at_level("INFO", logger="amqflow"):
+            async with bench.working():
+                pass
+        return [line for line in caplog.messages if "consumer_timeout" in line]
+
+    above, without = await said()
+    assert "raise consumer_timeout in rabbitmq.conf and in the settings here" in above
+    assert "consumer_timeout=1800.0 tasks={'long': 7200.0}" in above
+    assert "tasks without a time limit" in without
+    assert await said(consumer_timeout=10_000, task_time_limit=60) == []
+    assert await said(consumer_timeout=0) == []
+
+
 @pytest.mark.parametrize(
     "options",
     [

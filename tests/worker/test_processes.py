@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +15,7 @@ from amqflow.worker.pools.processes import ProcessPool
 from amqflow.worker.returns import SUSPECT_AFTER
 from tests.servers.wait import until, until_sync
 from tests.worker.conftest import staged
-from tests.worker.test_conformance import failure
-
-
-def alive(pid):
-    """Say whether a process lives; one that waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+from tests.worker.test_conformance import alive, failure
 
 
 @pytest.fixture(scope="module")
@@ -204,17 +195,6 @@ def test_told_twice_children_are_killed_and_their_tasks_run_elsewhere(processes)
     assert len(stage.lines("held.held")) == 4
 
 
-def test_a_revoked_task_is_ended_where_it_runs(processes):
-    stage = processes(slots=1)
-    held = stage.send("hold", "held")
-    (pid,) = stage.wait_lines("held.held")
-    stage.caller.control.revoke(held.id, terminate=True)
-    assert failure(held) == "TaskRevoked"
-    assert held.state == "REVOKED"
-    until_sync(lambda: not alive(int(pid)), deadline=30)
-    assert stage.get("add", 1, 1) == 2
-
-
 def test_short_tasks_behind_a_long_one_run_elsewhere(pool):
     """Short tasks are handed out a few ahead; one that turns long does not hold them up."""
     (pool.folder / "go").unlink(missing_ok=True)
@@ -261,6 +241,23 @@ def test_a_soft_limit_reaches_a_task_that_its_child_was_late_to_begin(pool):
         for pid in children:
             os.kill(pid, signal.SIGCONT)
     assert [failure(result) for result in results] == ["SoftTimeLimitExceeded"] * 2
+
+
+@pytest.mark.parametrize(("name", "handler"), [("processes", "own"), ("solo", "ignored")])
+def test_a_task_that_takes_the_signal_of_soft_limits_costs_no_later_task_its_limit(
+    stage_of, name, handler
+):
+    stage = stage_of(name)
+    stage.start(slots=1)
+    pid = stage.get("takes_signal", handler)
+    taker = stage.get("takes_signal", handler, soft_time_limit=30)  # put back, and taken again
+    assert taker == pid, "the same process runs on"
+    late = stage.send("late", soft_time_limit=0.3)
+    assert failure(late) == "SoftTimeLimitExceeded"
+    assert failure(stage.send("late", soft_time_limit=0.3)) == "SoftTimeLimitExceeded"
+    warned = [line for line in stage.log().splitlines() if "the signal of soft time limits" in line]
+    assert len(warned) == 2, "once for each time it was taken"
+    assert all("ran_before=takes_signal" in line and "SIGUSR1" in line for line in warned)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from amqflow import AmqFlow, TaskRevoked, signals
+from amqflow import AmqFlow, TaskRevoked, chain, group, signals
 from amqflow.dev.hosting import Host
 from amqflow.errors import NoResultStore
 from amqflow.guards.revocations import Revoked
@@ -216,6 +216,49 @@ async def test_a_stamp_revokes_what_is_sent_before_and_after(amqp_url, redis_url
         await other.aget(timeout=60)
     assert runs == {other.id: 1}
     await app.aclose()
+
+
+async def test_what_is_stamped_is_revoked_by_its_stamp(bench, runs):
+    app = bench.app
+    count, acount = tasks_of(app, runs)
+    await declared(bench)
+    one = await count.s().stamp(tenant="acme").aapply_async()
+    by_option = await count.aapply_async(stamps={"tenant": ["beta", "acme"]})
+    spared = await count.s().stamp(tenant="other").aapply_async()
+    steps = chain(count.si(), group(count.si(), acount.si()), count.si()).stamp(tenant="acme")
+    last = await steps.aapply_async()
+    await app.control.arevoke_by_stamped_headers({"tenant": "acme"})
+    async with bench.working():
+        await spared.aget(timeout=60)
+        for sent in (one, by_option, last.parent.parent):
+            await ended(app, sent.id)
+        # What waits for the first step is revoked with it.
+        with pytest.raises(TaskRevoked):
+            await last.aget(timeout=60)
+    assert runs == {spared.id: 1}
+
+
+async def test_a_task_sees_its_stamps_and_so_does_what_follows_it(bench):
+    app, seen = bench.app, []
+
+    @app.task(name="see", bind=True)
+    def see(self, *_before):
+        seen.append((self.request.stamps, self.request.stamped_headers))
+
+    @app.task(name="again", bind=True, max_retries=1)
+    def again(self, *_before):
+        if not self.request.retries:
+            raise self.retry(countdown=0)
+        return self.replace(chain(see.s(), see.s()))
+
+    async with bench.working():
+        await (await see.adelay()).aget(timeout=60)
+        assert seen == [({}, None)]
+        seen.clear()
+        steps = chain(see.si(), again.s(), link=see.s())
+        await (await steps.stamp(tenant="acme").aapply_async()).aget(timeout=60)
+        await until(lambda: len(seen) == 4)
+    assert seen == [({"tenant": "acme"}, ["tenant"])] * 4
 
 
 async def test_a_lifted_revocation_is_forgotten_by_the_workers(bench, runs):

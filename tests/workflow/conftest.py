@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -21,6 +21,7 @@ class Shop:
 
     def __init__(self, app: AmqFlow) -> None:
         self.app = app
+        self.worker: Worker | None = None
         self.ran = Counter()
         self.told = []
         self.gates: dict[str, asyncio.Event] = {}
@@ -43,11 +44,15 @@ class Shop:
         return (await transport.declare_queue(queue, passive=True)).messages
 
     async def quiet(self):
-        """Wait until no queue of the application holds anything that is to be done."""
+        """Wait until no queue holds anything that is to be done, and the worker does nothing."""
         names = ("default", "amqflow.flow.completions", "amqflow.flow.dropped")
 
+        def working():
+            executor, settler = self.worker._executor, self.worker._settler
+            return executor.running + executor.waiting + settler.busy
+
         async def empty():
-            return not any([await self.count(name) for name in names])
+            return not working() and not any([await self.count(name) for name in names])
 
         await until(empty, deadline=GET)
 
@@ -167,7 +172,11 @@ def declare(shop):  # noqa: C901, PLR0915 - a task is two lines
     @task
     async def held(name):
         shop.ran[f"held {name}"] += 1
-        await shop.gates.setdefault(name, asyncio.Event()).wait()
+        try:
+            await shop.gates.setdefault(name, asyncio.Event()).wait()
+        except asyncio.CancelledError:
+            shop.ran[f"ended {name}"] += 1
+            raise
         return name
 
     @task(bind=True)
@@ -196,27 +205,49 @@ def declare(shop):  # noqa: C901, PLR0915 - a task is two lines
         raise Reject("not mine")
 
 
+@contextmanager
+def virtual_host(request):
+    """Lend a virtual host of the shared RabbitMQ."""
+    server = request.getfixturevalue("rabbitmq")
+    vhost = f"test-{secrets.token_hex(4)}"
+    server.add_vhost(vhost)
+    yield server.vhost_url(vhost)
+    server.delete_vhost(vhost)
+
+
+@asynccontextmanager
+async def own_broker():
+    """Lend an embedded broker, in a thread: it outlives every worker that is killed."""
+    broker = EmbeddedBroker()
+    broker.start()
+    try:
+        yield broker.url
+    finally:
+        await asyncio.to_thread(broker.close)
+
+
+def database(request):
+    """Return the URL of an empty database of the shared Redis."""
+    server = request.getfixturevalue("redis_server")
+    number = server.databases - 1 - secrets.randbelow(server.databases // 2)
+    server.cli("FLUSHDB", db=number)
+    return server.db_url(number)
+
+
 @asynccontextmanager
 async def redis(request, folder):
     """RabbitMQ and Redis."""
     del folder
-    rabbitmq, server = map(request.getfixturevalue, ("rabbitmq", "redis_server"))
-    vhost = f"test-{secrets.token_hex(4)}"
-    rabbitmq.add_vhost(vhost)
-    number = server.databases - 1 - secrets.randbelow(server.databases // 2)
-    server.cli("FLUSHDB", db=number)
-    yield rabbitmq.vhost_url(vhost), server.db_url(number)
-    rabbitmq.delete_vhost(vhost)
+    with virtual_host(request) as url:
+        yield url, database(request)
 
 
 @asynccontextmanager
 async def memory(request, folder):
     """The embedded broker, and the memory of the process."""
     del request, folder
-    broker = EmbeddedBroker()
-    broker.start()
-    yield broker.url, "memory://"
-    await asyncio.to_thread(broker.close)
+    async with own_broker() as url:
+        yield url, "memory://"
 
 
 @asynccontextmanager
@@ -230,7 +261,32 @@ async def embedded(request, folder):
             yield "embedded://flow", None
 
 
-@pytest.fixture(scope="module", params=[redis, memory, embedded], ids=lambda place: place.__name__)
+@asynccontextmanager
+async def memory_on_rabbitmq(request, folder):
+    """RabbitMQ, and the memory of the process."""
+    del folder
+    with virtual_host(request) as url:
+        yield url, f"memory://{secrets.token_hex(4)}"
+
+
+@asynccontextmanager
+async def redis_on_embedded(request, folder):
+    """The embedded broker and Redis."""
+    del folder
+    async with own_broker() as url:
+        yield url, database(request)
+
+
+PLACES = [
+    redis,
+    memory,
+    embedded,
+    pytest.param(memory_on_rabbitmq, marks=pytest.mark.cross),
+    pytest.param(redis_on_embedded, marks=pytest.mark.cross),
+]
+
+
+@pytest.fixture(scope="module", params=PLACES, ids=lambda place: place.__name__)
 async def running(request, tmp_path_factory):
     """The application with its worker, once per module and place."""
     async with request.param(request, tmp_path_factory.mktemp("run")) as (broker, backend):
@@ -241,10 +297,21 @@ async def running(request, tmp_path_factory):
         task = asyncio.create_task(worker.run())
         async with asyncio.timeout(30):
             await worker.ready.wait()
+        shop.worker = worker
         yield shop
         worker.stop()
         async with asyncio.timeout(30):
             await task
+
+
+@pytest.fixture(params=["rabbitmq", pytest.param("embedded", marks=pytest.mark.cross)])
+async def broker_url(request):
+    """What outlives a killed worker, for a test that brings the Redis beside it."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("amqp_url")
+        return
+    async with own_broker() as url:
+        yield url
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ class Range:
         self.app, self.folder = app, folder
         self.log = (folder / "workers.log").open("ab")
         self.numbers = itertools.count()
+        #: Lines of the log of runs that were counted.
+        self.seen = 0
         self.working = [self.spawn()]
 
     def spawn(self):
@@ -56,11 +58,14 @@ class Range:
         self.log.close()
 
     def ran(self):
-        """Count the runs since the last look."""
+        """Count the runs since the last look.
+
+        The log stays where it is: a line written between a read and a removal would be lost.
+        """
         log = self.folder / "runs.log"
         lines = log.read_text().splitlines() if log.exists() else []
-        log.unlink(missing_ok=True)
-        return Counter(lines)
+        seen, self.seen = self.seen, len(lines)
+        return Counter(lines[seen:])
 
     async def died(self):
         """Wait until the armed worker is dead, and have the next one work."""
@@ -142,10 +147,10 @@ class Range:
 
 
 @pytest.fixture
-async def shooting(amqp_url, redis_url, tmp_path, monkeypatch):
-    monkeypatch.setenv("AMQFLOW_BROKER", amqp_url)
+async def shooting(broker_url, redis_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMQFLOW_BROKER", broker_url)
     monkeypatch.setenv("AMQFLOW_BACKEND", redis_url)
-    app = AmqFlow("crash", broker=amqp_url, backend=redis_url, workflow_deadline=600)
+    app = AmqFlow("crash", broker=broker_url, backend=redis_url, workflow_deadline=600)
     shooting = Range(app, tmp_path)
     transport = app.runtime().transport
     try:

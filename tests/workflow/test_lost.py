@@ -15,9 +15,16 @@ from amqflow.workflow.records import State
 from amqflow.workflow.stores.redis import keys_of
 from tests.applications import Bench
 from tests.servers.wait import until
-from tests.workflow.conftest import Shop
+from tests.workflow.conftest import Shop, memory_on_rabbitmq, redis, redis_on_embedded
 
 GET = 30
+
+#: Where a store is lost to a worker that lives; memory is lost with its process, see the docs.
+PLACES = [
+    redis,
+    pytest.param(redis_on_embedded, marks=pytest.mark.cross),
+    pytest.param(memory_on_rabbitmq, marks=pytest.mark.cross),
+]
 
 
 class Stage(Shop):
@@ -35,13 +42,35 @@ class Stage(Shop):
         known = await self.chords.load(chord_id, endings=False)
         return None if known is None else known.state
 
+    async def flush(self):
+        """Make the store forget everything."""
+        if self.chords.kind == "memory":
+            self.chords._chords.chords.clear()
+        else:
+            await self.chords._client.command("FLUSHDB")
 
-@pytest.fixture
-async def stage(amqp_url, redis_url):
+    async def lose(self, chord_id):
+        """Make the store forget one chord's record."""
+        if self.chords.kind == "memory":
+            del self.chords._chords.chords[chord_id]
+        else:
+            await self.chords._client.command("DEL", keys_of(chord_id)[0])
+
+    async def lose_endings(self, chord_id):
+        """Make the store forget which members of a chord have ended."""
+        if self.chords.kind == "memory":
+            self.chords._chords.chords[chord_id].endings.clear()
+        else:
+            await self.chords._client.command("DEL", keys_of(chord_id)[1])
+
+
+@pytest.fixture(params=PLACES, ids=lambda place: place.__name__)
+async def stage(request, tmp_path):
     """A chord is looked at after two seconds."""
-    app = AmqFlow("lost", broker=amqp_url, backend=redis_url, workflow_deadline=2, once_lease=2)
-    yield Stage(app)
-    await app.aclose()
+    async with request.param(request, tmp_path) as (broker, backend):
+        app = AmqFlow("lost", broker=broker, backend=backend, workflow_deadline=2, once_lease=2)
+        yield Stage(app)
+        await app.aclose()
 
 
 # -- dropped by the broker -------------------------------------------------------------------
@@ -192,7 +221,8 @@ async def test_a_member_replayed_when_its_chord_has_expired_runs_alone_and_says_
     async with stage.bench.working(slots=4):
         result, letter = await a_failed_chord(stage, broken=broken)
         chord_id = result.parent.id
-        await stage.chords._client.command("DEL", *keys_of(chord_id))
+        await stage.lose_endings(chord_id)
+        await stage.lose(chord_id)
         broken.clear()
         desk = await DeadLetterDesk.of(stage.app)
         report = await desk.replay(Filters())
@@ -217,14 +247,14 @@ async def test_a_member_replayed_when_its_chord_has_expired_runs_alone_and_says_
 
 
 async def test_34_a_store_flushed_in_mid_chord_fails_it_with_chord_lost_by_its_deadline(
-    stage, redis_server
+    stage,
 ):
     async with stage.bench.working(slots=4):
         node = chord([stage.held.s("gate"), stage.echo.s(1)], stage.collect.s())
         node.link_error(stage.sorry.s())
         result = await chain(node, stage.double.s()).aapply_async()
         await until(lambda: stage.ran["held gate"], deadline=GET)
-        await stage.app.runtime().chords._client.command("FLUSHDB")
+        await stage.flush()
         stage.gates["gate"].set()
         with pytest.raises(ChordLost, match="no longer in the store"):
             await result.aget(timeout=GET)
@@ -238,7 +268,7 @@ async def test_34_a_record_lost_after_the_body_ran_is_no_failure(stage):
         result = await chord([stage.echo.s(1)], stage.collect.s()).aapply_async()
         assert await result.aget(timeout=GET) == [1]
         await until_fired(stage, result.parent.id)
-        await stage.chords._client.command("DEL", f"amqflow-chord-{{{result.parent.id}}}")
+        await stage.lose(result.parent.id)
         await asyncio.sleep(3)  # its watch comes by
         await until(lambda: idle(stage), deadline=GET)
     assert (await stage.app.fetch_outcome(result.id)).state == "SUCCESS"
@@ -268,7 +298,7 @@ async def test_34_endings_the_store_forgot_are_added_by_the_watch(stage):
             return (await stage.chords.load(header.id, endings=False)).ended == 2
 
         await until(counted, deadline=GET)
-        await stage.chords._client.command("DEL", f"amqflow-chord-{{{header.id}}}-members")
+        await stage.lose_endings(header.id)
         stage.gates["gate"].set()
         assert await result.aget(timeout=GET) == ["gate", 1, 2]
     assert stage.ran["collect"] == 1
@@ -339,14 +369,36 @@ async def test_a_backend_that_counts_nothing_refuses_chords_and_runs_chains(amqp
         await app.aclose()
 
 
+@pytest.mark.cross
+async def test_a_memory_that_is_another_processs_ends_a_chord_with_chord_lost(amqp_url, caplog):
+    """Two names are two memories, as two processes are: the caller's, and the worker's."""
+    caller, worker = (
+        Stage(AmqFlow("lost", broker=amqp_url, backend=f"memory://{name}", workflow_deadline=2))
+        for name in ("caller", "worker")
+    )
+    try:
+        async with worker.bench.working(slots=4):
+            node = chord([caller.echo.s(1), caller.echo.s(2)], caller.collect.s())
+            result = await node.on_error(caller.sorry.s()).aapply_async()
+            await until(lambda: worker.told, deadline=GET)
+            await until(lambda: idle(worker), deadline=GET)
+        assert [told[:3] for told in worker.told] == [("sorry", result.id, "ChordLost")]
+        assert worker.ran == {"echo 1": 1, "echo 2": 1}
+        assert "a member of a chord nobody knows has ended" in caplog.text
+        assert await result.astate() == "PENDING", "the caller's own memory knows nothing of it"
+    finally:
+        await caller.app.aclose()
+        await worker.app.aclose()
+
+
 # -- the store in trouble --------------------------------------------------------------------
 
 
 @pytest.fixture
-async def troubled(amqp_url, private_redis):
+async def troubled(broker_url, private_redis):
     """A shop whose Redis may be killed, paused and made read-only."""
     server = private_redis()
-    app = AmqFlow("lost", broker=amqp_url, backend=server.url, workflow_deadline=60, once_lease=2)
+    app = AmqFlow("lost", broker=broker_url, backend=server.url, workflow_deadline=60, once_lease=2)
     stage = Stage(app)
     stage.server = server
     yield stage
@@ -403,7 +455,7 @@ async def test_34_a_store_flushed_twenty_times_fails_each_chord_by_its_deadline(
             node.link_error(stage.sorry.s())
             result = await node.aapply_async()
             await until(lambda: stage.ran[f"held gate {number}"], deadline=GET)  # noqa: B023
-            await stage.chords._client.command("FLUSHDB")
+            await stage.flush()
             stage.gates[f"gate {number}"].set()
             with pytest.raises(ChordLost, match="no longer in the store"):
                 await result.aget(timeout=GET)

@@ -1,8 +1,9 @@
 """Random compositions whose worker dies at a settle or coordinator step, told by a seed.
 
-On the embedded broker, in one process: each worker has a thread, and dies by its loop being
-stopped for ever in the middle of a step, its connections cut, nothing more of it running. What it
-had claimed is let go at once, because the clock of the stores is stepped past its leases.
+On the embedded broker, some on RabbitMQ too, in one process: each worker has a thread, and dies by
+its loop being stopped for ever in the middle of a step, its connections cut, nothing more of it
+running. What it had claimed is let go at once, because the clock of the stores is stepped past its
+leases.
 
 A seed names the composition and the steps at which workers die, so that a failing seed replays
 those; how the threads of client and broker take turns within a step is the machine's.
@@ -15,6 +16,7 @@ import random
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +43,7 @@ LEASE = 600.0
 ONLY = os.environ.get("AMQFLOW_SIMULATION_SEED")
 SEEDS = [int(ONLY)] if ONLY else range(6)
 MORE = [int(ONLY)] if ONLY else range(100, 250)
+ON_RABBITMQ = [int(ONLY)] if ONLY else range(100, 120)
 
 
 class SteppedClock:
@@ -112,8 +115,8 @@ NUMBERS = itertools.count()
 class World:
     """What tasks have done, which worker lives, and what of it has died."""
 
-    def __init__(self, broker, clock):
-        self.broker, self.clock = broker, clock
+    def __init__(self, broker_url, clock):
+        self.broker_url, self.clock = broker_url, clock
         #: Of its own: a store in memory is shared by name, and the dead of other worlds keep it.
         self.name = f"simulated-{next(NUMBERS)}"
         self.ran = Counter()
@@ -141,7 +144,7 @@ class World:
 
 
 def application(world):
-    app = AmqFlow(world.name, broker=world.broker.url, backend="memory://", once_lease=LEASE)
+    app = AmqFlow(world.name, broker=world.broker_url, backend="memory://", once_lease=LEASE)
 
     def ran(request, name):
         world.ran[name] += 1
@@ -242,17 +245,16 @@ def hook(monkeypatch, world, kind, name):
     monkeypatch.setattr(kind, name, hooked)
 
 
-@pytest.fixture
-def world(monkeypatch):
+@contextmanager
+def simulated(monkeypatch, broker_url):
+    """A world on a broker, whose workers may die at every step of STEPS and at an ack."""
     clock = SteppedClock()
     monkeypatch.setattr(results, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(stores, "time", SimpleNamespace(monotonic=clock.monotonic, time=clock.time))
     for module in (chords, intake):
         monkeypatch.setattr(module, "BUSY_DELAY", 0.1)
     monkeypatch.setattr(settle, "CONTESTED_DELAY", 0.1)
-    broker = EmbeddedBroker()
-    broker.start()
-    world = World(broker, clock)
+    world = World(broker_url, clock)
     for kind, names in STEPS.items():
         for name in names:
             hook(monkeypatch, world, kind, name)
@@ -272,7 +274,21 @@ def world(monkeypatch):
         for task in asyncio.all_tasks(grave.loop):
             task._log_destroy_pending = False
     KEPT.extend(world.graves)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    broker = EmbeddedBroker()
+    broker.start()
+    with simulated(monkeypatch, broker.url) as world:
+        yield world
     broker.close()
+
+
+@pytest.fixture
+def rabbitmq_world(monkeypatch, amqp_url):
+    with simulated(monkeypatch, amqp_url) as world:
+        yield world
 
 
 #: The dead are kept until the process ends: collected, their coroutines would end their way.
@@ -375,6 +391,13 @@ async def test_a_seeds_composition_survives_deaths_at_the_steps_it_names(world, 
 async def test_many_seeds_compositions_survive_deaths_at_the_steps_they_name(world, seed):
     chance = random.Random(f"deaths {seed}")
     await simulate(world, seed, [chance.randint(1, 40) for _ in range(8)])
+
+
+@pytest.mark.cross
+@pytest.mark.parametrize("seed", ON_RABBITMQ)
+async def test_seeds_compositions_survive_deaths_on_rabbitmq(rabbitmq_world, seed):
+    chance = random.Random(f"deaths {seed}")
+    await simulate(rabbitmq_world, seed, [chance.randint(1, 40) for _ in range(8)])
 
 
 @pytest.mark.slow

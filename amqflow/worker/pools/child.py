@@ -45,6 +45,7 @@ from amqflow.worker.pools import body, where, wire
 from amqflow.worker.pools.board import SOFT_SIGNAL, Board
 from amqflow.worker.pools.seam import Hooks
 from amqflow.worker.pools.short import ShortTasks
+from amqflow.worker.pools.soft import keep_handler
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -199,6 +200,8 @@ class Child:
         #: The number of the job that may see its soft limit now, and that limit.
         self._soft_of: int | None = None
         self._soft: float | None = None
+        #: The last job that had the main thread, where signal handlers are set.
+        self._before: Job | None = None
         self._hooks = Hooks(
             ended=_unused,
             take=_unused,
@@ -292,7 +295,9 @@ class Child:
             if error is not None:
                 raise error
             return result
+        before, self._before = self._before, job
         if job.soft_time_limit:
+            keep_handler(SOFT_SIGNAL, self._soft_limit, before)
             self._soft, self._soft_of = job.soft_time_limit, number
             self._soft_limit()  # the signal may have come while this was on its way here
         return body.call(job, self._hooks)

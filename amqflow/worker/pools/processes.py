@@ -47,7 +47,7 @@ QUIT_TIMEOUT: Final = 5.0
 #: Short jobs a child gets ahead.
 AHEAD: Final = 3
 #: Seconds after which it is looked whether they wait behind a long one.
-LOOK: Final = 0.005
+LOOK: Final = 0.01
 #: Seconds a child may take to import the application.
 START_TIMEOUT: Final = 120.0
 #: A task is near its hard limit when half of it has passed, or this many seconds before it.

@@ -18,15 +18,19 @@ Ended: TypeAlias = "tuple[Job, object, BaseException | None]"
 
 @dataclass(frozen=True, slots=True)
 class PoolCapabilities:
-    """What a pool can do, declared; the conformance suite holds it to this."""
+    """What a pool can do, declared; the conformance suite holds it to this.
 
-    #: Several ``def`` tasks run at once.
+    What is said of tasks is said of ``def`` tasks, and where a pool runs ``async def`` tasks
+    alone, of those.
+    """
+
+    #: Several tasks run at once.
     parallel: bool
-    #: A ``def`` task is dead after its hard limit, whatever it does; else it is given up.
+    #: A task is ended at its hard limit though it does not heed it; else it is given up.
     kills: bool
     #: A task that kills or poisons its process costs no other task.
     isolates: bool
-    #: A soft limit reaches a ``def`` task that waits in a system call.
+    #: A soft limit reaches a task where it waits, in a system call or an ``await``.
     interrupts: bool
 
 

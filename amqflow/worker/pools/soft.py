@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import signal
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from amqflow.errors import SoftTimeLimitExceeded
+from amqflow.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
+
+    from amqflow.worker.job import Job
+
+log = get_logger("amqflow.worker")
 
 
 class SoftLimit:
@@ -71,3 +77,23 @@ def raise_in_thread(thread_id: int, error: type[BaseException] | None) -> bool:
     set_async = ctypes.pythonapi.PyThreadState_SetAsyncExc
     target = ctypes.py_object(error) if error is not None else None
     return bool(set_async(ctypes.c_ulong(thread_id), target))
+
+
+def keep_handler(number: int, handler: Callable[..., None], before: Job | None) -> None:
+    """Put the handler of soft limits back where a task has set its own; in the main thread.
+
+    Args:
+        number: the signal.
+        handler: what must be called when it comes.
+        before: the job that ran last, which the log names.
+    """
+    if signal.getsignal(number) == handler:
+        return
+    signal.signal(number, handler)
+    log.warning(
+        "a task has taken the signal of soft time limits, which no task would have seen any more: "
+        "its handler is put back",
+        signal=signal.Signals(number).name,
+        ran_before=before.message.task if before is not None else None,
+        ran_before_id=before.message.id if before is not None else None,
+    )

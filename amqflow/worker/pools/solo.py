@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.errors import SoftTimeLimitExceeded
 from amqflow.worker.pools.seam import PoolCapabilities
+from amqflow.worker.pools.soft import keep_handler
 from amqflow.worker.pools.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class MainThread:
         """Run ``work`` in the main thread, after what it is running."""
         self._work.put(work)
 
+    def heed(self, before: Job | None) -> None:
+        """Be able to be interrupted, whatever the job ``before`` has done to the signal."""
+        keep_handler(_WAKE, self._woken, before)
+
     def interrupt(self, due: Callable[[], bool]) -> None:
         """Raise SoftTimeLimitExceeded in the main thread if it is still ``due`` there."""
         self._due = due
@@ -89,6 +94,8 @@ class SoloPool(ThreadPool):
         super().__init__(hooks, 1, close_loop=close_loop)
         self._main = main
         self._in_main: Runner | None = None
+        #: The last job that had the main thread.
+        self._before: Job | None = None
 
     @property
     def capabilities(self) -> PoolCapabilities:
@@ -108,6 +115,13 @@ class SoloPool(ThreadPool):
         if runner is not None:
             self._serve(runner)
             self._in_main = None
+
+    def _run(self, runner: Runner, job: Job) -> bool:
+        if self._main is not None and runner is self._in_main:
+            before, self._before = self._before, job
+            if job.soft_time_limit:
+                self._main.heed(before)
+        return super()._run(runner, job)
 
     def _soft(self, runner: Runner, job: Job) -> None:
         if self._main is not None and runner is self._in_main:
