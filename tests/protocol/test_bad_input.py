@@ -275,3 +275,9 @@ def test_a_time_without_an_offset_is_utc():
     read = decode(envelope(headers={"eta": "2031-01-02T03:04:05", "expires": "2031-01-02"}))
     assert read.eta == datetime.fromisoformat("2031-01-02T03:04:05+00:00").timestamp()
     assert read.expires == datetime.fromisoformat("2031-01-02T00:00:00+00:00").timestamp()
+
+
+def test_a_foreign_time_limit_of_for_ever_is_a_year():
+    envelope = encode(TaskMessage("id", "task", time_limit=1e30, soft_time_limit=5))
+    read = decode(envelope)
+    assert (read.time_limit, read.soft_time_limit) == (366 * 86400, 5)
