@@ -27,6 +27,8 @@ REVOKED: Final = "REVOKED"
 
 #: States that end a task within one epoch (Celery's READY_STATES).
 TERMINAL_STATES: Final = frozenset({SUCCESS, FAILURE, REVOKED})
+#: What ``finish`` takes: how an attempt ends. Everything else is shown by ``set_state``.
+OUTCOME_STATES: Final = TERMINAL_STATES | {RETRY}
 #: Terminal states whose result is an exception (Celery's PROPAGATE_STATES).
 PROPAGATE_STATES: Final = frozenset({FAILURE, REVOKED})
 

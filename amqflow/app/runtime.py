@@ -30,7 +30,7 @@ from amqflow.workflow.stores import Lifetimes, open_chords
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from amqflow.abc import BlobStore, Call, Expected, Outcome, ResultStore, Sent, SentNode
+    from amqflow.abc import BlobStore, Call, Outcome, ResultStore, Sent, SentNode
     from amqflow.app.application import App
     from amqflow.canvas import Node
     from amqflow.guards.rates import Rates
@@ -147,23 +147,22 @@ class Runtime:
         """Send one call; its end may be waited for already when it goes out."""
         if self.replies_needed:
             await self.opened_store()
-        task_id = new_id()
-        expected = self._expected(call, task_id)
-        if expected is None:
+        if self.store is None or not self._keeps_fresh(call):
             return await self.producer.send(call)
+        task_id = new_id()
+        expected = self.store.expect(task_id)
         # A copy: a call that is sent again is another one.
-        sent = await self.producer.send(replace(call, task_id=task_id))
-        return replace(sent, expected=expected)
+        sent = await self.producer.send(replace(call, task_id=task_id) if expected else call)
+        return replace(sent, expected=expected) if expected else sent
 
-    def _expected(self, call: Call, task_id: str) -> Expected | None:
-        if self.store is None or call.task_id is not None or call.eta is not None:
-            return None
+    def _keeps_fresh(self, call: Call) -> bool:
+        """Whether a call goes out now, under an id of its own, and its result is kept."""
+        if call.task_id is not None or call.eta is not None:
+            return False
         ignore = call.ignore_result
         if ignore is None and (options := self._app.options_of(call.task)) is not None:
             ignore = options.ignore_result
-        if ignore or (ignore is None and self._app.conf.settings.task_ignore_result):
-            return None
-        return self.store.expect(task_id)
+        return not (self._app.conf.settings.task_ignore_result if ignore is None else ignore)
 
     async def opened_store(self) -> ResultStore:
         """Return the store, connected.

@@ -177,21 +177,20 @@ def _text(field: str) -> Callable[[Call, Any, Any], None]:
     return _as_is(field, str, what="a string")
 
 
-def _seconds(field: str) -> Callable[[Call, Any, Any], None]:
+def _seconds(
+    field: str, most: float = float("inf"), most_said: str = ""
+) -> Callable[[Call, Any, Any], None]:
     def read(call: Call, value: Any, _now: Any) -> None:
-        setattr(call, field, positive_seconds(value))
+        seconds = positive_seconds(value)
+        if seconds > most:
+            raise ValueError(f"must be {most_said} at most, got {_show(value)}")
+        setattr(call, field, seconds)
 
     return read
 
 
 def _limit(field: str) -> Callable[[Call, Any, Any], None]:
-    def read(call: Call, value: Any, _now: Any) -> None:
-        seconds = positive_seconds(value)
-        if seconds > LONGEST_LIMIT:
-            raise ValueError(f"must be a year (366 days) at most, got {_show(value)}")
-        setattr(call, field, seconds)
-
-    return read
+    return _seconds(field, LONGEST_LIMIT, "a year (366 days)")
 
 
 def positive_seconds(value: Any) -> float:

@@ -133,11 +133,7 @@ class Chain(Composition[Any], kind=True):
             handle = step.freeze()
             handle.beginning.parent = ran
             ran = handle
-        ended: AsyncResult[Any] | GroupResult = last.freeze(
-            self.id or _id, group_id, group_index=group_index
-        )
-        ended.beginning.parent = ran
-        return ended
+        return self._freeze_end(last, ran, _id, group_id, group_index)
 
     def spread(self) -> tuple[Node[Any], ...]:
         """Return copies of the steps that carry all this chain's options, which needs no chain.

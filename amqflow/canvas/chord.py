@@ -119,12 +119,7 @@ class Chord(Composition[Any], kind=True):
     ) -> AsyncResult[Any] | GroupResult:
         """Give header and body the ids they will have; return the body's handle."""
         header = self.header.freeze()
-        body = self.required_body()
-        ended: AsyncResult[Any] | GroupResult = body.freeze(
-            self.id or _id, group_id, group_index=group_index
-        )
-        ended.beginning.parent = header
-        return ended
+        return self._freeze_end(self.required_body(), header, _id, group_id, group_index)
 
     def with_body(self, body: Any) -> Self:
         """Return a copy with another body."""

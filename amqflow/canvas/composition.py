@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from amqflow.abc import Dispatcher
     from amqflow.canvas.signature import Signature
-    from amqflow.handles import EagerGroupResult, EagerResult
+    from amqflow.handles import AsyncResult, EagerGroupResult, EagerResult, GroupResult
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -99,6 +99,24 @@ class Composition(Node[R_co]):
         super().restamp(stamps, append=append)
         self._change_nodes(lambda node: node.restamp(stamps, append=append))
         return self
+
+    def _freeze_end(
+        self,
+        end: Node[Any],
+        before: AsyncResult[Any] | GroupResult | None,
+        own: str | None,
+        group_id: str | None,
+        group_index: int | None,
+    ) -> AsyncResult[Any] | GroupResult:
+        """Give the node whose result is this composition's its id; what ran before is its parent.
+
+        ``own``: the composition's id, where none was chosen.
+        """
+        ended: AsyncResult[Any] | GroupResult = end.freeze(
+            self.id or own, group_id, group_index=group_index
+        )
+        ended.beginning.parent = before
+        return ended
 
     def _change_nodes(self, change: Callable[[Node[Any]], Node[Any]]) -> None:
         """Change each member, which is this composition's own; later ones when they are drawn."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -152,13 +151,7 @@ class Group(Composition[list[Any]], kind=True):
         group_index: int | None = None,
     ) -> GroupResult:
         """Give this and each member the id it will have; all of a generator are drawn for it."""
-        given: dict[str, Any] = {
-            "task_id": self.id or _id or str(uuid.uuid4()),
-            "group_id": group_id,
-            "group_index": group_index,
-        }
-        self.set(**{name: value for name, value in given.items() if value is not None})
-        own: str = given["task_id"]
+        own = self._take_id(_id, group_id=group_id, group_index=group_index)
         members = [
             member.freeze(None, own, group_index=index) for index, member in enumerate(self.tasks)
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
@@ -286,6 +287,13 @@ class Node(ABC, Generic[R_co]):
             group_id: The group it is to count in.
             group_index: Its place in the group.
         """
+
+    def _take_id(self, given: str | None, **place: Any) -> str:
+        """Set the id this has, was given, or gets now, and where it belongs; return the id."""
+        own = self.id or given or str(uuid.uuid4())
+        known = {name: value for name, value in place.items() if value is not None}
+        self.set(**{"task_id": own, **known})
+        return own
 
     def _append(self, option: str, signature: Any) -> Any:
         known = self._options.get(option) or []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -242,15 +241,10 @@ class Signature(Node[R], kind=True):
         group_index: int | None = None,
     ) -> AsyncResult[R]:
         """Give this the id it will have, and return the handle on its result."""
-        given: dict[str, Any] = {
-            "task_id": self.id or _id or str(uuid.uuid4()),
-            "group_id": group_id,
-            "root_id": root_id,
-            "parent_id": parent_id,
-            "group_index": group_index,
-        }
-        self.set(**{name: value for name, value in given.items() if value is not None})
-        return AsyncResult(given["task_id"], self._attached(), task=self.task)
+        own = self._take_id(
+            _id, group_id=group_id, root_id=root_id, parent_id=parent_id, group_index=group_index
+        )
+        return AsyncResult(own, self._attached(), task=self.task)
 
     # -- running ----------------------------------------------------------------------------
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from amqflow.abc import Attempt, Claim, Finished, Outcome, StoreCapabilities, Verdict
+from amqflow.abc import (
+    OUTCOME_STATES,
+    Attempt,
+    Claim,
+    Finished,
+    Outcome,
+    StoreCapabilities,
+    Verdict,
+)
 from amqflow.protocol.codec import dumps
 from amqflow.results.memory import MemoryStore, Records
 from amqflow.results.meta import (
-    OUTCOME_STATES,
     decode_group,
     decode_meta,
     encode_meta,

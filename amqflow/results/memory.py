@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import (
+    OUTCOME_STATES,
     RETRY,
     STARTED,
     TERMINAL_STATES,
@@ -27,7 +28,6 @@ from amqflow.abc import (
 from amqflow.errors import StoreUnavailable
 from amqflow.protocol.codec import dumps
 from amqflow.results.meta import (
-    OUTCOME_STATES,
     decode_group,
     decode_meta,
     encode_meta,

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 #: States whose ``result`` is an exception (Celery's EXCEPTION_STATES).
 EXCEPTION_STATES: Final = frozenset({RETRY, FAILURE, REVOKED})
-#: What ``finish`` takes; everything else is shown by ``set_state``.
-OUTCOME_STATES: Final = TERMINAL_STATES | {RETRY}
 
 #: What ``result_extended`` adds, by Celery's names.
 EXTENDED: Final = ("name", "args", "kwargs", "worker", "retries", "queue")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amqflow.abc import (
+    OUTCOME_STATES,
     STARTED,
     Claim,
     Finished,
@@ -20,7 +21,6 @@ from amqflow.abc import (
 from amqflow.errors import StoreError
 from amqflow.protocol.codec import dumps
 from amqflow.results.meta import (
-    OUTCOME_STATES,
     decode_group,
     decode_meta,
     encode_meta,

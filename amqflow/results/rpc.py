@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from amqflow.abc import (
+    OUTCOME_STATES,
     TERMINAL_STATES,
     Claim,
     Finished,
@@ -27,7 +28,7 @@ from amqflow.errors import (
     StoreUnavailable,
     Unroutable,
 )
-from amqflow.results.meta import OUTCOME_STATES, decode_meta, encode_meta
+from amqflow.results.meta import decode_meta, encode_meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

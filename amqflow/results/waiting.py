@@ -152,8 +152,6 @@ class Waiting:
         self._fail(StoreUnavailable("the result store was closed"))
 
     def _fail(self, error: StoreError) -> None:
-        for task_id in list(self._expected):
-            self._give(task_id, None)
         for futures in self._waiters.values():
             for future in futures:
                 if not future.done():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: What the URL of a Redis begins with.
+REDIS: Final = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +17,11 @@ class Weakness:
     """One way in which a Redis forgets what it was told.
 
     Args:
-        check: The doctor's name of the check, stable.
         text: A sentence for people.
         mend: The command that mends it.
         loses_now: It does so already, not only after a crash or when it is full.
     """
 
-    check: str
     text: str
     mend: str
     loses_now: bool = False
@@ -36,13 +37,11 @@ def durability(about: Mapping[str, str]) -> Weakness | None:
     """Return what a crash of the Redis of this INFO would lose; None: nothing."""
     if about.get("aof_enabled") != "1":
         return Weakness(
-            "redis-durability",
             "Redis keeps no append-only file: a crash forgets results and chord counts",
             "redis-cli CONFIG SET appendonly yes; redis-cli CONFIG REWRITE",
         )
     if about.get("aof_last_write_status", "ok") != "ok":
         return Weakness(
-            "redis-durability",
             "Redis could not write its append-only file",
             "make room on its disk, then redis-cli BGREWRITEAOF",
             loses_now=True,
@@ -58,7 +57,6 @@ def eviction(about: Mapping[str, str]) -> Weakness | None:
     bounded = about.get("maxmemory", "0") != "0"
     now = "drops keys when it is full" if bounded else "would drop keys once maxmemory is set"
     return Weakness(
-        "redis-eviction",
         f"maxmemory-policy is {policy}: Redis {now}, results and chord counts among them",
         "redis-cli CONFIG SET maxmemory-policy noeviction; redis-cli CONFIG REWRITE",
     )

@@ -7,9 +7,9 @@ import inspect
 import logging
 import time
 import types
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from amqflow.abc import FAILURE, RETRY, SUCCESS, TERMINAL_STATES, Dispatcher, Outcome
+from amqflow.abc import FAILURE, OUTCOME_STATES, RETRY, SUCCESS, Dispatcher, Outcome
 from amqflow.canvas import (
     CallOptions,
     Chunks,
@@ -42,9 +42,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
-
-#: States that say how an attempt ended; the worker stores those.
-_NO_OWN_STATES: Final = TERMINAL_STATES | {RETRY}
 
 
 class TaskApp(Dispatcher, Protocol):
@@ -668,7 +665,7 @@ class Task(Generic[P, R]):
                 raise TypeError(
                     f"{self.name}: update_state: {name} must be a string: {value!r:.80}"
                 )
-        if state in _NO_OWN_STATES:
+        if state in OUTCOME_STATES:
             raise ValueError(
                 f"{self.name}: update_state shows how far a task is, and {state} is how one ends: "
                 "return a value, or raise"

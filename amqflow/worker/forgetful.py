@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from amqflow.errors import StoreError
 from amqflow.logs import get_logger
-from amqflow.stores.durability import durability, eviction, read_info
+from amqflow.stores.durability import REDIS, durability, eviction, read_info
 
 log = get_logger("amqflow.worker")
-
-_REDIS = ("redis://", "rediss://", "unix://")
 
 
 async def warn_of_forgetting(backend: str | None) -> None:
@@ -16,7 +14,7 @@ async def warn_of_forgetting(backend: str | None) -> None:
 
     Only INFO is asked, which managed ones answer too; one that does not is not warned of.
     """
-    if not backend or not backend.startswith(_REDIS):
+    if not backend or not backend.startswith(REDIS):
         return
     from amqflow.stores.redis import RedisClient  # noqa: PLC0415 - an extra
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from amqflow import AmqFlow
 from amqflow.current import Applications
 
 
@@ -14,3 +15,17 @@ def no_current_application(monkeypatch):
         # By the module itself: the package has functions of the same names.
         monkeypatch.setattr(sys.modules[module], "applications", nobody)
     return nobody
+
+
+@pytest.fixture
+def app():
+    return AmqFlow("canvas", broker="embedded://", backend=None)
+
+
+@pytest.fixture
+def add(app):
+    @app.task(name="add")
+    def add(x, y):
+        return x + y
+
+    return add

@@ -2,25 +2,11 @@
 
 import pytest
 
-from amqflow import AmqFlow, chain, chord, group
+from amqflow import chain, chord, group
 from amqflow.canvas import Signature, signature_from
 from amqflow.errors import ConfigurationError
 from amqflow.workflow.freeze import freeze, fresh_ids
 from amqflow.workflow.send import handle_of
-
-
-@pytest.fixture
-def app():
-    return AmqFlow("verbs", broker="embedded://", backend=None)
-
-
-@pytest.fixture
-def add(app):
-    @app.task(name="add")
-    def add(x, y):
-        return x + y
-
-    return add
 
 
 def test_a_frozen_signature_has_the_id_of_its_handle(add):

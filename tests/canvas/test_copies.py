@@ -6,22 +6,8 @@ import pickle
 
 import pytest
 
-from amqflow import AmqFlow, chain, chord, chunks, group, signature, xmap
+from amqflow import chain, chord, chunks, group, signature, xmap
 from amqflow.canvas import Signature
-
-
-@pytest.fixture
-def app():
-    return AmqFlow("copies", broker="embedded://", backend=None)
-
-
-@pytest.fixture
-def add(app):
-    @app.task(name="add")
-    def add(x, y):
-        return x + y
-
-    return add
 
 
 def nodes(add):

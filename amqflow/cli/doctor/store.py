@@ -9,14 +9,13 @@ from amqflow.cli.doctor.findings import Finding, error, ok, warning
 from amqflow.errors import ConfigurationError, StoreError
 from amqflow.rendezvous import is_embedded
 from amqflow.settings import redact
-from amqflow.stores.durability import durability, eviction, read_info
+from amqflow.stores.durability import REDIS, durability, eviction, read_info
 
 if TYPE_CHECKING:
     from amqflow.app import App
     from amqflow.stores.durability import Weakness
     from amqflow.stores.redis import RedisClient
 
-REDIS = ("redis://", "rediss://", "unix://")
 
 #: Seconds two clocks may differ before leases and delays feel it.
 SKEW_WARNING = 1.0
